@@ -1,0 +1,210 @@
+"""What all commands share: options, settings, exit statuses, errors in one line.
+
+A command declares which sections of `models.settings.Settings` it uses; each setting of a section becomes an
+option of its own, with the setting's description as help. So a number lives in one place and can be changed in
+four: command line, environment, pipeline.toml, default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+import time
+import traceback
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from flows import STATUS_FAILED, STATUS_USAGE
+from models.settings import Settings
+from models.target import TargetError
+from models.telescope import Telescope, TelescopeError, load_telescope
+from tasks.core.errors import UserError
+
+__all__ = ["Command", "say"]
+
+_EPILOG = """\
+exit status: 0 all asked for was made; 1 failed; 2 wrong usage or input; 75 made what could be made,
+catalogue queries pending (run the same command again later).
+settings: command line, then OHP_... variables, then DATA_ROOT/pipeline.toml, then the defaults shown."""
+
+
+def say(text: str = "") -> None:
+    """Print a line for the person at the terminal, at once."""
+    print(text, flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(STATUS_USAGE, f"{self.prog}: {message} (--help tells more)\n")
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The scalar behind `X | None` and `Literal[...]`; None where an option cannot say it."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        inner = [item for item in typing.get_args(annotation) if item is not type(None)]
+        return _plain_type(inner[0]) if len(inner) == 1 else None
+    if typing.get_origin(annotation) is typing.Literal or annotation in (int, float, str, bool):
+        return annotation
+    return None
+
+
+def _add_setting(group: argparse._ArgumentGroup, section: str, name: str, field: FieldInfo) -> None:
+    kind = _plain_type(field.annotation)
+    is_words = typing.get_origin(field.annotation) is tuple
+    if kind is None and not is_words:
+        return
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    flags = [f"--{section}-{name}".replace("_", "-")]
+    if flag := extra.get("flag"):
+        flags.insert(0, str(flag))
+    default = "" if field.default in (None, (), PydanticUndefined) else f" (default: {field.default})"
+    options: dict[str, Any] = {
+        "dest": f"{section}.{name}",
+        "default": None,
+        "help": f"{field.description or name}{default}".replace("%", "%%"),
+    }
+    if is_words:
+        options |= {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
+    elif kind is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif typing.get_origin(kind) is typing.Literal:
+        options["choices"] = typing.get_args(kind)
+    else:
+        options |= {"type": kind, "metavar": "N" if kind is not str else "TEXT"}
+    group.add_argument(*flags, **options)
+
+
+class Command:
+    """A command line of ours.
+
+    Parameters
+    ----------
+    module
+        Such as ``'flows.reduce_year'``; shown as ``python -m flows.reduce_year``.
+    description
+        What it does, with an example; the start of ``--help``.
+    sections
+        Sections of `Settings` whose values become options.
+    writes
+        Whether it makes files: adds ``--dry-run``.
+    """
+
+    def __init__(self, module: str, description: str, sections: Sequence[str] = (), writes: bool = True) -> None:
+        self.module = module
+        self.parser = _Parser(
+            prog=f"python -m {module}",
+            description=description,
+            epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        common = self.parser.add_argument_group("common options")
+        common.add_argument(
+            "--root", type=Path, metavar="DIR", help="where products go (OHP_DATA_ROOT, default ./data)"
+        )
+        common.add_argument(
+            "--raw-root", type=Path, metavar="DIR", help="raw frames (default ROOT/raw); never written to"
+        )
+        common.add_argument("--telescope", default="T120", metavar="NAME", help="telescope profile (default: T120)")
+        common.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+        if writes:
+            common.add_argument("--dry-run", action="store_true", help="say what would be done, write nothing")
+        for section in sections:
+            model = Settings.model_fields[section].annotation
+            assert isinstance(model, type)
+            assert issubclass(model, BaseModel)
+            group = self.parser.add_argument_group(f"settings: {section}", (model.__doc__ or "").strip())
+            for name, field in model.model_fields.items():
+                _add_setting(group, section, name, field)
+
+    def run(
+        self, body: Callable[[argparse.Namespace, Settings, Telescope], int], arguments: Sequence[str] | None = None
+    ) -> int:
+        """Parse, load settings and profile, run `body`; return the exit status."""
+        args = self.parser.parse_args(arguments)
+        log_folder: Path | None = None
+        try:
+            settings = _settings(args)
+            log_folder = settings.roots.logs
+            telescope = load_telescope(args.telescope, settings.roots.data)
+            return body(args, settings, telescope)
+        except (UserError, TelescopeError, TargetError) as error:
+            return self._fail(STATUS_USAGE, str(error))
+        except KeyboardInterrupt:
+            return self._fail(130, "stopped; what was finished is kept, the same command carries on from there")
+        except PermissionError as error:
+            return self._fail(
+                STATUS_USAGE, f"not permitted: {error.filename or error}; check who owns it, or give another --root"
+            )
+        except Exception as error:  # the last resort: the person gets a line, the log gets the traceback
+            return self._fail(STATUS_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], _keep(log_folder))
+
+    def _fail(self, status: int, line: str, log: Path | None = None) -> int:
+        print(f"{self.parser.prog}: {line}" + (f" (details: {log})" if log else ""), file=sys.stderr, flush=True)
+        return status
+
+
+def _keep(folder: Path | None) -> Path | None:
+    """Write the current traceback to a log; None where that cannot be done (then it is printed)."""
+    try:
+        if folder is None:
+            raise OSError("no log folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"crash-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}.log"
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        traceback.print_exc()
+        return None
+    return path
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    given: dict[str, Any] = {}
+    for name, key in (("root", "data_root"), ("raw_root", "raw_root"), ("workers", "workers")):
+        if getattr(args, name, None) is not None:
+            given[key] = getattr(args, name)
+    for dest, value in vars(args).items():
+        if "." in dest and value is not None:
+            section, name = dest.split(".", 1)
+            given.setdefault(section, {})[name] = value
+    _refuse_unknown_variables()
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        text = f"setting {where}: {first['msg']}"
+        if first["type"] == "extra_forbidden":
+            text = f"unknown setting {where!r} (pipeline.toml){_suggest(where.split('.')[-1], _known_names())}"
+        raise UserError(f"{text}; see the settings in --help") from error
+    except (ValueError, OSError) as error:  # TOML that cannot be read or parsed
+        raise UserError(f"pipeline.toml or an OHP_ variable cannot be read: {error}") from error
+
+
+def _known_names() -> list[str]:
+    names = list(Settings.model_fields)
+    for field in Settings.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += list(field.annotation.model_fields)
+    return names
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _refuse_unknown_variables() -> None:
+    known = [f"OHP_{name.upper()}" for name in Settings.model_fields]
+    for name in os.environ:
+        if name.startswith("OHP_") and name.split("__")[0] not in known:
+            raise UserError(f"unknown environment variable {name}{_suggest(name, known)}")

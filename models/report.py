@@ -1,0 +1,174 @@
+"""Reports: what a person or a script reads after a run. Keys are a contract."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import ConfigDict, Field
+
+from models.base import Record
+from models.frame import AstrometryStatus, Kind, PhotometryStatus, Rejected
+
+__all__ = [
+    "AstrometryRow",
+    "FrameStatsRow",
+    "InventoryRow",
+    "PhotometryCheckRow",
+    "PhotometryRow",
+    "PsfRow",
+    "REPORTS",
+    "Report",
+    "StackPsfRow",
+    "StackRow",
+]
+
+
+class InventoryRow(Record):
+    """One raw file."""
+
+    path: str
+    kind: Kind
+    why: str
+    telescope: str | None
+    night: str | None
+    filter: str | None
+    exptime: float | None
+    binning: int | None
+    object: str
+    ra: float | None
+    dec: float | None
+
+
+class FrameStatsRow(Record):
+    """Quality of a reduced frame."""
+
+    file: str
+    night: str
+    object: str
+    filter: str
+    fwhm_px: float | None
+    fwhm_arcsec: float | None
+    elongation: float | None
+    sky_adu: float | None
+    sky_sigma: float | None
+    saturated_fraction: float | None
+    n_sources: int | None
+    flags: tuple[str, ...]
+    status: Literal["OK", "FAILED"] = "OK"
+    reason: str = ""
+    remedy: str = ""
+
+
+class AstrometryRow(Record):
+    """Plate solution of a frame."""
+
+    file: str
+    status: AstrometryStatus
+    reason: str
+    rms_arcsec: float | None
+    n_matched: int | None
+    ra: float | None
+    dec: float | None
+    pixel_scale: float | None
+    rotation_deg: float | None
+    group: str | None
+    remedy: str = ""
+
+
+class PhotometryRow(Record):
+    """Zero point of a frame."""
+
+    file: str
+    status: PhotometryStatus
+    reason: str
+    zp: float | None
+    zp_err: float | None
+    zp_rms: float | None
+    n_stars: int | None
+    n_matched: int | None
+    colour_term: float | None
+    aperture_px: float | None
+    remedy: str = ""
+
+
+class PsfRow(Record):
+    """PSF of a frame."""
+
+    file: str
+    fwhm_px: float | None
+    fwhm_arcsec: float | None
+    ellipticity: float | None
+    chi2: float | None
+    n_stars_accepted: int | None
+    status: Literal["OK", "FAILED"] = "OK"
+    reason: str = ""
+    remedy: str = ""
+
+
+class StackRow(Record):
+    """A stack of a group and filter, made or not."""
+
+    group: str
+    filter: str
+    file: str | None
+    n_combined: int
+    n_rejected: int
+    rejected: tuple[Rejected, ...]
+    combine: str
+    fwhm_arcsec: float | None
+    depth_5sigma: float | None
+    status: Literal["OK", "FAILED", "TOO_FEW_FRAMES", "PENDING"]
+    reason: str
+
+
+class PhotometryCheckRow(Record):
+    """A stack against PS1."""
+
+    group: str
+    filter: str
+    validated: bool
+    reason: str
+    zp_offset: float | None
+    zp_err: float | None
+    zp_rms: float | None
+    n_stars: int | None
+
+
+class StackPsfRow(Record):
+    """PSF of a stack."""
+
+    group: str
+    filter: str
+    fwhm_px: float | None
+    fwhm_arcsec: float | None
+    ee50_arcsec: float | None
+    ee80_arcsec: float | None
+    ellipticity: float | None
+    n_stars: int | None
+    chi2: float | None
+
+
+RowT = TypeVar("RowT", bound=Record)
+
+
+class Report(Record, Generic[RowT]):
+    """A report file."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    made: str = Field(description="ISO time, UTC")
+    software: dict[str, str] = Field(description="versions of what made it")
+    rows: tuple[RowT, ...]
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="null")
+
+
+REPORTS: dict[str, type[Report[Any]]] = {
+    "inventory": Report[InventoryRow],
+    "frame_stats": Report[FrameStatsRow],
+    "astrom_report": Report[AstrometryRow],
+    "phot_report": Report[PhotometryRow],
+    "psf_report": Report[PsfRow],
+    "stack_all_report": Report[StackRow],
+    "phot_check_report": Report[PhotometryCheckRow],
+    "stack_psf_report": Report[StackPsfRow],
+}

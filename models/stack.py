@@ -1,0 +1,101 @@
+"""Stacks: one group, one filter, and what went into it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from models.base import FileRef, Record
+from models.frame import CalibratedFrame, Rejected
+
+__all__ = ["AlignedFrame", "Grid", "ScaledFrame", "Selection", "Stack", "StackPsf", "StackValidation"]
+
+
+class AlignedFrame(Record):
+    """A calibrated frame with a validated `.head`."""
+
+    frame: CalibratedFrame
+    head: FileRef = Field(description="SWarp/SCAMP external header (TPV), without FLXSCALE")
+    source: Literal["scamp", "plate"] = Field(
+        description="plate: SCAMP's solution was refused, the plate solution stands in"
+    )
+    reason: str = ""
+    rms_arcsec: float = Field(description="of the frame's stars against Gaia through this head")
+    n_matched: int
+    ra: float
+    dec: float
+
+
+class ScaledFrame(Record):
+    """An aligned frame whose flux scale to the stack's zero point is known."""
+
+    aligned: AlignedFrame
+    zero_point: float | None = Field(description="mag for 1 ADU/s; None: only the relative scale is known")
+    flux_scale: float = Field(gt=0, description="SWarp's FLXSCALE: ADU of the frame to ADU of the stack")
+    scale_source: str = Field(description="'PS1', 'common stars', ...")
+    weight: FileRef | None = None
+
+
+class Selection(Record):
+    """The frames of one filter that enter the stack, and those that do not."""
+
+    group: str
+    filter: str
+    chosen: tuple[ScaledFrame, ...]
+    rejected: tuple[Rejected, ...] = ()
+
+
+class Grid(Record):
+    """The grid all filters of a group share: TAN, north up."""
+
+    ra: float = Field(description="CRVAL1, deg")
+    dec: float = Field(description="CRVAL2, deg")
+    pixel_scale: float = Field(gt=0, description="arcsec/px")
+    nx: int = Field(ge=1)
+    ny: int = Field(ge=1)
+
+
+class StackPsf(Record):
+    """PSF of a stack."""
+
+    file: FileRef
+    fwhm_px: float
+    fwhm_arcsec: float
+    ee50_arcsec: float
+    ee80_arcsec: float
+    ellipticity: float
+    n_stars: int
+    chi2: float
+    method: str = "PSFEx"
+
+
+class StackValidation(Record):
+    """A stack against PS1."""
+
+    validated: bool
+    reason: str
+    zp_offset: float | None = None
+    zp_err: float | None = None
+    zp_rms: float | None = None
+    n_stars: int = 0
+
+
+class Stack(Record):
+    """A coadded image with its weight map."""
+
+    group: str
+    filter: str
+    telescope: str
+    image: FileRef
+    weight: FileRef
+    n_combined: int
+    inputs: tuple[str, ...] = Field(description="names of the frames combined")
+    rejected: tuple[Rejected, ...] = ()
+    combine: str
+    exptime_s: float = Field(description="summed, s")
+    calibrated: bool = Field(description="false: PHOTZP is unknown, the scale is relative")
+    psf: StackPsf | None = None
+    validation: StackValidation | None = None
+    depth_5sigma: float | None = Field(None, description="5 sigma point source in an aperture of 2 FWHM diameter, mag")
+    notes: tuple[str, ...] = ()

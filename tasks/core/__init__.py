@@ -1,0 +1,1 @@
+"""What every subject uses: files that appear whole, digests, the cache policy, the tool runner, the process pool."""

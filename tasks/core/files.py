@@ -1,0 +1,186 @@
+"""Files that appear whole or not at all, and digests of what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from models.base import FileRef, Roots
+
+__all__ = [
+    "annotation_keywords",
+    "digest_file",
+    "digest_pixels",
+    "is_current",
+    "ref",
+    "safe_name",
+    "write_json",
+    "writing",
+]
+
+_BLOCK = 1 << 20
+_FITS_BLOCK = 2880
+
+annotation_keywords = re.compile(
+    r"^(QC[A-Z0-9]*|ASTR[A-Z]*|PHOT[A-Z]*|PSF[A-Z0-9]*|PROCDATE|PIPELINE|CHECKSUM|DATASUM|COMMENT|HISTORY|"
+    r"WCSAXES|CTYPE[12]|CUNIT[12]|CRPIX[12]|CRVAL[12]|CD[12]_[12]|LONPOLE|LATPOLE|RADESYS|EQUINOX|[AB]P?_(ORDER|DMAX|\d_\d)|MJDREF[IF]?)?$"
+)
+"""Primary-header keywords that stages after the reduction add to a reduced frame; not in its pixel digest."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; on success sync it and rename it to `path`, else remove it.
+
+    The file is world-readable as far as the umask allows. Readers see the old file or the whole new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:80]}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (indented, key order kept, UTF-8), whole or not at all. NaN is refused."""
+    with writing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def safe_name(text: str, limit: int = 100) -> str:
+    """A file-name stem from any text: ASCII letters, digits, ``. _ + -``, never a path, never empty, never hidden.
+
+    ``'M67_-0003r60'`` stays as it is; ``'Coma Cote-0017G'`` becomes ``'Coma_Cote-0017G'``.
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "_", plain)[:limit]
+    name = re.sub(r"^[^A-Za-z0-9]+", "", name).rstrip(".")
+    return name or "unnamed"
+
+
+class _Memo:
+    """Digests by path, believed while inode, size, mtime and ctime stay: shared by threads and processes."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._local = threading.local()
+        database.parent.mkdir(parents=True, exist_ok=True)
+
+    def _connection(self) -> sqlite3.Connection:
+        if getattr(self._local, "pid", None) != os.getpid():
+            connection = sqlite3.connect(self._database, timeout=60, isolation_level=None)
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=off")
+            connection.execute("create table if not exists memo(key text primary key, signature text, digest text)")
+            self._local.connection, self._local.pid = connection, os.getpid()
+        return self._local.connection  # type: ignore[no-any-return]
+
+    def get(self, key: str, signature: str) -> str | None:
+        row = self._connection().execute("select signature, digest from memo where key=?", (key,)).fetchone()
+        return row[1] if row and row[0] == signature else None
+
+    def put(self, key: str, signature: str, digest: str) -> None:
+        self._connection().execute("replace into memo values(?,?,?)", (key, signature, digest))
+
+
+_memos: dict[Path, _Memo] = {}
+_memos_lock = threading.Lock()
+
+
+def _memo(roots: Roots) -> _Memo:
+    with _memos_lock:
+        if roots.data not in _memos:
+            _memos[roots.data] = _Memo(roots.data / ".cache" / "digests.sqlite")
+        return _memos[roots.data]
+
+
+def digest_file(path: Path, roots: Roots | None = None) -> str:
+    """SHA-256 (hex) of a file's bytes; with `roots`, remembered while the file's inode, size and times stay.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    return _digest(path, "file", roots)
+
+
+def digest_pixels(path: Path, roots: Roots | None = None) -> str:
+    """SHA-256 (hex) of a FITS file without the cards that later stages add to its primary header.
+
+    Covers every byte after the primary header and the primary cards that do not match
+    `annotation_keywords`: stays the same when `tasks.report` writes QC, WCS and PHOT keywords into it,
+    changes when a pixel, the mask, the variance or a card of the reduction does.
+    """
+    return _digest(path, "pixels", roots)
+
+
+def _digest(path: Path, scope: str, roots: Roots | None) -> str:
+    status = os.stat(path)
+    signature = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    key = f"{scope}:{os.path.abspath(path)}"
+    if roots is not None and (known := _memo(roots).get(key, signature)):
+        return known
+    state = hashlib.sha256()
+    with open(path, "rb") as stream:
+        if scope == "pixels":
+            for card in _primary_cards(stream, path):
+                if not annotation_keywords.match(card[:8].strip()):
+                    state.update(card.rstrip().encode("latin-1"))
+        while block := stream.read(_BLOCK):
+            state.update(block)
+    digest = state.hexdigest()
+    if roots is not None:
+        _memo(roots).put(key, signature, digest)
+    return digest
+
+
+def _primary_cards(stream: Any, path: Path) -> Iterator[str]:
+    while True:
+        block = stream.read(_FITS_BLOCK)
+        if len(block) < _FITS_BLOCK:
+            raise OSError(f"{path}: the FITS header ends before its END card")
+        for start in range(0, _FITS_BLOCK, 80):
+            card = block[start : start + 80].decode("latin-1")
+            if card.startswith("END     "):
+                return
+            yield card
+
+
+def ref(path: Path, roots: Roots, scope: str = "file") -> FileRef:
+    """Describe a file under the data root by what is in it now."""
+    digest = digest_pixels(path, roots) if scope == "pixels" else digest_file(path, roots)
+    return FileRef(path=path.relative_to(roots.data).as_posix(), digest=digest, scope=scope)
+
+
+def is_current(product: FileRef, roots: Roots) -> bool:
+    """Whether the product is still there with the content it was recorded with."""
+    try:
+        return _digest(roots.of(product), product.scope, roots) == product.digest
+    except OSError:
+        return False

@@ -1,0 +1,88 @@
+"""CPU work in Python goes to one pool of processes; Prefect's threads only hand it over and wait.
+
+Measured (prefect.md): 39 ms a frame this way against 64 ms on threads (the GIL) and 209 ms with
+Prefect's own process runner.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import ParamSpec, TypeVar
+
+from tasks.core.errors import TransientError
+
+__all__ = ["configure_pool", "in_pool", "stop_pool"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_lock = threading.Lock()
+_pool: ProcessPoolExecutor | None = None
+_workers = 1
+
+
+def _start_worker() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed flow leaves no worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle
+
+
+def configure_pool(workers: int) -> None:
+    """Set the number of processes; takes effect when the pool is next started."""
+    global _workers
+    _workers = max(1, workers)
+
+
+def _get() -> ProcessPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+                os.environ.setdefault(name, "1")
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["numpy", "astropy.io.fits", "scipy.ndimage", "sep"])
+            _pool = ProcessPoolExecutor(_workers, mp_context=context, initializer=_start_worker)
+        return _pool
+
+
+def in_pool(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a module-level function in the pool and wait for it. What it raises is raised here.
+
+    Raises
+    ------
+    TransientError
+        If a worker process died (killed, out of memory); the pool is started anew for what follows.
+    """
+    pool = _get()
+    try:
+        return pool.submit(function, *args, **kwargs).result()
+    except BrokenProcessPool as error:
+        _forget(pool)
+        raise TransientError(
+            function.__name__,
+            "a worker process died while it worked on this",
+            "run the command again; with fewer --workers if memory is short",
+        ) from error
+
+
+def _forget(pool: ProcessPoolExecutor) -> None:
+    global _pool
+    with _lock:
+        if _pool is pool:
+            _pool = None
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def stop_pool() -> None:
+    """End the pool's processes."""
+    global _pool
+    with _lock:
+        pool, _pool = _pool, None
+    if pool is not None:
+        pool.shutdown(wait=True, cancel_futures=True)
