@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from models.base import FileRef, Record
+from models.base import FileRef, Record, Roots
 from models.frame import CalibratedFrame, Rejected
 
-__all__ = ["AlignedFrame", "Grid", "ScaledFrame", "Selection", "Stack", "StackPsf", "StackValidation"]
+__all__ = [
+    "AlignedFrame",
+    "Grid",
+    "ScaledFrame",
+    "Scaling",
+    "Selection",
+    "Stack",
+    "StackPaths",
+    "StackPsf",
+    "StackValidation",
+    "stack_paths",
+]
+
+
+class StackPaths(Record):
+    """Where the files of a stack lie, absolute.
+
+    `stacking.combine` writes ``work_image`` and ``work_weight``, which later stages read; `finish_stack`
+    publishes them as ``image`` and ``weight`` once PSF and validation are known.
+    """
+
+    image: Path
+    weight: Path
+    psf: Path
+    plots: Path = Field(description="folder")
+    work_image: Path
+    work_weight: Path
+
+
+def stack_paths(group: str, telescope: str, filter: str, roots: Roots) -> StackPaths:
+    """Names of the files of a stack: ``stacks/{group}/{telescope}/{group}_{filter}.fits`` and those beside it."""
+    folder = roots.data / "stacks" / group / telescope
+    work = roots.data / ".cache" / "stacks" / group / telescope
+    stem = f"{group}_{filter}"
+    return StackPaths(
+        image=folder / f"{stem}.fits",
+        weight=folder / f"{stem}.weight.fits",
+        psf=folder / f"{stem}_psf.fits",
+        plots=folder / "plots",
+        work_image=work / f"{stem}.fits",
+        work_weight=work / f"{stem}.weight.fits",
+    )
 
 
 class AlignedFrame(Record):
@@ -35,6 +77,15 @@ class ScaledFrame(Record):
     flux_scale: float = Field(gt=0, description="SWarp's FLXSCALE: ADU of the frame to ADU of the stack")
     scale_source: str = Field(description="'PS1', 'common stars', ...")
     weight: FileRef | None = None
+
+
+class Scaling(Record):
+    """The frames of one filter with their flux scale, and those whose scale nothing tells."""
+
+    scaled: tuple[ScaledFrame, ...]
+    rejected: tuple[Rejected, ...] = ()
+    n_common_stars: int = Field(0, description="stars that tie the frames together")
+    notes: tuple[str, ...] = ()
 
 
 class Selection(Record):
@@ -97,5 +148,6 @@ class Stack(Record):
     calibrated: bool = Field(description="false: PHOTZP is unknown, the scale is relative")
     psf: StackPsf | None = None
     validation: StackValidation | None = None
+    scale_source: str = Field("", description="how the flux scale is known, as in the header's PHOTCAL")
     depth_5sigma: float | None = Field(None, description="5 sigma point source in an aperture of 2 FWHM diameter, mag")
     notes: tuple[str, ...] = ()
