@@ -1,0 +1,27 @@
+"""What a person reads: keywords in the frames, reports, pages."""
+
+from tasks.report.publish import publish_frame
+from tasks.report.reports import (
+    FRAMES_FILE,
+    read_report,
+    read_years,
+    stack_rows,
+    write_frames,
+    write_report,
+    write_schemas,
+    year_rows,
+)
+from tasks.report.versions import software_versions
+
+__all__ = [
+    "FRAMES_FILE",
+    "publish_frame",
+    "read_report",
+    "read_years",
+    "software_versions",
+    "stack_rows",
+    "write_frames",
+    "write_report",
+    "write_schemas",
+    "year_rows",
+]
