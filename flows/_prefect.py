@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,12 +16,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flows._cli import Command, say
 from models.base import Roots
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["prepare", "running"]
+__all__ = ["begin", "check_roots", "drain", "prepare", "running"]
 
 
 def prepare(roots: Roots) -> str:
@@ -50,6 +52,32 @@ def prepare(roots: Roots) -> str:
         )
     os.environ["PREFECT_API_URL"] = url
     return f"Prefect server {url}"
+
+
+def begin(command: Command) -> None:
+    """Say at once what is going to happen, check the folders, point Prefect at them; then the imports may take time."""
+    roots = command.settings.roots
+    check_roots(command, writes=not command.args.dry_run)
+    say(f"{command.module} on {command.telescope.name}, products under {roots.data}; {prepare(roots)}")
+
+
+def check_roots(command: Command, writes: bool) -> None:
+    """End the program where the raw tree is missing or the data root cannot be written.
+
+    Raises
+    ------
+    SystemExit
+        With status 2 after one clear line.
+    """
+    roots = command.settings.roots
+    if not writes:
+        return
+    try:
+        roots.data.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=roots.data):
+            pass
+    except OSError as error:
+        command.stop(f"cannot write under {roots.data}: {error.strerror}; give another --root (or OHP_DATA_ROOT)")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,10 @@ __all__ = ["RunProgress"]
 _ARTIFACT_EVERY_S = 3.0
 
 
+def _artifact_key(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())
+
+
 class RunProgress:
     """Progress of one flow run over its stages.
 
@@ -28,7 +33,7 @@ class RunProgress:
     title
         Shown with the artifact, such as ``'reduce 2025 T120'``.
     key
-        The artifact's key: lower case, digits and dashes.
+        The artifact's key (folded to lower case, digits and dashes).
     """
 
     def __init__(self, title: str, key: str) -> None:
@@ -49,7 +54,9 @@ class RunProgress:
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
-        self._artifact = create_progress_artifact(0.0, key=self._key, description=self._title)
+        artifact = create_progress_artifact(0.0, key=_artifact_key(self._key), description=self._title)
+        assert isinstance(artifact, UUID)  # Prefect's type covers its asynchronous form, too
+        self._artifact = artifact
         return self
 
     def __exit__(
@@ -74,7 +81,9 @@ class RunProgress:
         def advance(note: str = "") -> None:
             nonlocal done
             done += 1
-            self._bar.update(bar, advance=1, **({"note": note} if note else {}))
+            self._bar.advance(bar)
+            if note:
+                self._bar.update(bar, note=note)
             self._tell(100.0 * done / max(total, 1), f"{name} {done}/{total}")
 
         yield advance

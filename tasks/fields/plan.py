@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord, angular_separation
+from astropy.coordinates import SkyCoord
 
 from models.catalog import Cone
 from models.field import Field
@@ -15,16 +15,13 @@ from models.frame import RawFrame
 from models.settings import AstrometrySettings, SelectionSettings
 from models.target import Target, target_by_object
 from models.telescope import Telescope
+from tasks.catalogs import separation
 
 __all__ = ["field_of_target", "order_fields", "plan_fields"]
 
 
 def _half_diagonal_deg(telescope: Telescope) -> float:
     return float(np.hypot(*telescope.camera.shape) / 2 * telescope.camera.pixel_scale / 3600)
-
-
-def _separation_deg(ra: float, dec: float, other_ra: float, other_dec: float) -> float:
-    return float(np.degrees(angular_separation(*np.radians([ra, dec, other_ra, other_dec]))))
 
 
 def _extent_deg(target: Target, selection: SelectionSettings) -> float:
@@ -46,14 +43,14 @@ def _target_near(
     if frame.ra is None or frame.dec is None:
         return None
     near = [
-        (_separation_deg(frame.ra, frame.dec, target.ra, target.dec), target.name)
+        (float(separation(frame.ra, frame.dec, target.ra, target.dec)), target.name)
         for target in targets.values()
         if abs(target.dec - frame.dec) < 2
     ]
     within = [
-        (separation, name)
-        for separation, name in near
-        if separation <= astrometry.cone_margin_deg + _extent_deg(targets[name], selection)
+        (apart, name)
+        for apart, name in near
+        if apart <= astrometry.cone_margin_deg + _extent_deg(targets[name], selection)
     ]
     return targets[min(within)[1]] if within else None
 
@@ -104,7 +101,7 @@ def plan_fields(
         assert frame.ra is not None
         assert frame.dec is not None
         for field in fields.values():
-            if _separation_deg(frame.ra, frame.dec, field.cone.ra, field.cone.dec) < astrometry.cone_margin_deg:
+            if separation(frame.ra, frame.dec, field.cone.ra, field.cone.dec) < astrometry.cone_margin_deg:
                 count[field.name] += 1
                 break
         else:
@@ -120,9 +117,9 @@ def order_fields(frame: RawFrame, fields: Sequence[Field], targets: Mapping[str,
 
     def rank(field: Field) -> tuple[int, float]:
         if frame.ra is not None and frame.dec is not None:
-            separation = _separation_deg(frame.ra, frame.dec, field.cone.ra, field.cone.dec)
-            if separation <= field.cone.radius:
-                return 0, separation
+            apart = float(separation(frame.ra, frame.dec, field.cone.ra, field.cone.dec))
+            if apart <= field.cone.radius:
+                return 0, apart
         named = target_by_object(frame.object, dict(targets))
         return (1, 0.0) if named is not None and named.name == field.name else (2, float(fields.index(field)))
 

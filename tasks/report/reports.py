@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from astropy.coordinates import angular_separation
 from astropy.time import Time
 from pydantic import ValidationError
 
@@ -28,6 +26,7 @@ from models.report import (
 )
 from models.target import Target
 from models.telescope import Telescope
+from tasks.catalogs import separation
 from tasks.core.errors import StageError
 from tasks.core.files import write_json
 from tasks.report.versions import software_versions
@@ -63,8 +62,13 @@ def write_report(path: Path, kind: str, rows: Sequence[Record]) -> None:
     rows
         Rows of the kind's model.
     """
-    report = REPORTS[kind](
-        made=Time.now().utc.isot[:19] + "Z", software=software_versions(_TOOLS), rows=tuple(rows), schema=1
+    report = REPORTS[kind].model_validate(
+        {
+            "schema": 1,
+            "made": Time.now().utc.isot[:19] + "Z",
+            "software": software_versions(_TOOLS),
+            "rows": tuple(rows),
+        }
     )
     write_json(path, report.model_dump(mode="json", by_alias=True))
 
@@ -91,7 +95,7 @@ def write_schemas(folder: Path) -> None:
 
 def write_frames(records: Sequence[FrameRecord], folder: Path) -> None:
     """Write the records of a year's science frames for the stacks to come."""
-    write_json(folder / FRAMES_FILE, [record.model_dump(mode="json") for record in records])
+    write_json(folder / FRAMES_FILE, [record.compact() for record in records])
 
 
 def read_years(roots: Roots, telescope: Telescope) -> dict[int, tuple[FrameRecord, ...]]:
@@ -139,9 +143,9 @@ def _reason(failure: FrameFailure) -> str:
 def _group_at(ra: float, dec: float, targets: Mapping[str, Target], radius_deg: float, merged_deg: float) -> str | None:
     near = []
     for target in targets.values():
-        separation = float(np.degrees(angular_separation(*np.radians([ra, dec, target.ra, target.dec]))))
-        if separation <= (merged_deg if target.merged else radius_deg):
-            near.append((separation, target.name))
+        apart = float(separation(ra, dec, target.ra, target.dec))
+        if apart <= (merged_deg if target.merged else radius_deg):
+            near.append((apart, target.name))
     return min(near)[1] if near else None
 
 
