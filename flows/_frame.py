@@ -37,13 +37,13 @@ from tasks.psf.tasks import frame_psf
 from tasks.quality.tasks import measured_frame
 from tasks.report.tasks import published_frame
 
-__all__ = ["frame_pixels", "frame_sky", "known_field", "known_fields"]
+__all__ = ["Way", "frame_pixels", "frame_sky", "known_field", "known_fields"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Way:
+class Way:
     """Calls a frame's stages one after the other and keeps what went wrong."""
 
     def __init__(self, file: str) -> None:
@@ -64,7 +64,7 @@ class _Way:
 @task(name="frame pixels", task_run_name="pixels {raw.night} {raw.name}", tags=["frame"], persist_result=False)
 def frame_pixels(raw: RawFrame, bias: MasterBias | None, flat: MasterFlat | None, run: RunContext) -> FrameRecord:
     """Reduce a frame and measure its quality."""
-    way, settings = _Way(raw.path), run.settings
+    way, settings = Way(raw.path), run.settings
     with transaction(commit_mode=CommitMode.EAGER):  # a later failure must not undo the earlier stages' cache
         reduced = way.step(reduced_frame, raw, bias, flat, run.roots, run.telescope, settings.reduction)
         measured = reduced and way.step(measured_frame, reduced, run.roots, run.telescope, settings.quality)
@@ -74,7 +74,7 @@ def frame_pixels(raw: RawFrame, bias: MasterBias | None, flat: MasterFlat | None
 @task(name="frame sky", task_run_name="sky {record.raw.night} {record.raw.name}", tags=["frame"], persist_result=False)
 def frame_sky(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunContext) -> FrameRecord:
     """Solve and calibrate a measured frame, model its PSF, publish its file."""
-    way = _Way(record.raw.path)
+    way = Way(record.raw.path)
     found = calibrated = psf = None
     with transaction(commit_mode=CommitMode.EAGER):
         if record.measured is not None:
@@ -93,14 +93,14 @@ def frame_sky(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunCont
         )
         if record.reduced is None:
             return record
-        publishing = _Way(record.raw.path)
+        publishing = Way(record.raw.path)
         published = publishing.step(published_frame, record, run.roots)
     failures = record.failures + tuple(publishing.failures)
     return record.model_copy(update={"published": published, "failures": failures})
 
 
 def _solve(
-    way: _Way, measured: MeasuredFrame, fields: Sequence[FieldCatalogs], run: RunContext
+    way: Way, measured: MeasuredFrame, fields: Sequence[FieldCatalogs], run: RunContext
 ) -> tuple[SolvedFrame, FieldCatalogs] | None:
     """Look for the frame in the likeliest fields; if none has it, one failure names them all."""
     by_name = {field.field.name: field for field in fields}
@@ -111,7 +111,7 @@ def _solve(
         if field.index is None or (field.gaia is None and run.settings.astrometry.reference == "gaia"):
             tries.append(field.failure("gaia") or _nowhere(way.file))
             continue
-        attempt = _Way(way.file)
+        attempt = Way(way.file)
         hint = Cone(ra=field.field.cone.ra, dec=field.field.cone.dec, radius=run.settings.astrometry.search_radius_deg)
         solved = attempt.step(
             solved_frame,
@@ -150,7 +150,7 @@ def _summed(tries: Sequence[FrameFailure], order: Sequence[Field], file: str) ->
     return first.model_copy(update={"reason": f"looked in {places}: {first.reason}"})
 
 
-def _calibrate(way: _Way, solved: SolvedFrame, field: FieldCatalogs, run: RunContext) -> CalibratedFrame | None:
+def _calibrate(way: Way, solved: SolvedFrame, field: FieldCatalogs, run: RunContext) -> CalibratedFrame | None:
     calibrated = way.step(calibrated_frame, solved, field.ps1, run.roots, run.telescope, run.settings.photometry)
     pending = field.failure("ps1")
     if calibrated is not None and calibrated.zero_point.status == "PENDING" and pending is not None:
@@ -168,7 +168,7 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
         Whether ``'gaia'`` and ``'ps1'`` are needed at all.
     """
     settings = run.settings
-    gaia_way, ps1_way = _Way("gaia"), _Way("ps1")
+    gaia_way, ps1_way = Way("gaia"), Way("ps1")
     gaia = gaia_way.step(catalogue_cone, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None
     ps1 = ps1_way.step(catalogue_cone, "ps1", field.cone, run.roots, settings) if bands["ps1"] else None
     if settings.astrometry_index_dir is not None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 __all__ = ["RunProgress"]
+
+R = TypeVar("R")
 
 _ARTIFACT_EVERY_S = 3.0
 
@@ -99,3 +101,15 @@ class RunProgress:
             for _ in as_completed(waiting):
                 advance()
         return [future.result(raise_on_failure=False) for future in waiting]
+
+    def must_all(self, name: str, futures: Iterable[PrefectFuture[R]]) -> list[R]:
+        """The same where nothing can go on without each result: the first error is raised."""
+        results = self.collect(name, futures)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+    def must(self, name: str, future: PrefectFuture[R]) -> R:
+        """The same for a single piece."""
+        return self.must_all(name, [future])[0]

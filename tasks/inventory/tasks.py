@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from models.inventory import Inventory
 from prefect import task
 
 from models.base import Roots
+from models.inventory import Inventory
 from models.telescope import Telescope
 from tasks.inventory import take_inventory
 

@@ -1,5 +1,6 @@
 """What a person reads: keywords in the frames, reports, pages."""
 
+from tasks.report.page import write_group_page, write_index_page
 from tasks.report.publish import publish_frame
 from tasks.report.reports import (
     FRAMES_FILE,
@@ -21,6 +22,8 @@ __all__ = [
     "software_versions",
     "stack_rows",
     "write_frames",
+    "write_group_page",
+    "write_index_page",
     "write_report",
     "write_schemas",
     "year_rows",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import task
 
-from models.base import FileRef, Roots
+from models.base import Roots
 from models.catalog import StoredCone
 from models.frame import FrameFailure
 from models.settings import ValidationSettings
@@ -14,9 +12,9 @@ from models.stack import Stack, StackValidation
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
 from tasks.core.running import settled
-from tasks.validation import plot_validation, validate_stack
+from tasks.validation import validate_stack
 
-__all__ = ["validated_stack", "validation_plot"]
+__all__ = ["validated_stack"]
 
 
 @task(
