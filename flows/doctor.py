@@ -6,6 +6,9 @@ import sys
 
 from flows import STATUS_FAILED, STATUS_OK
 
+if sys.version_info < (3, 11):  # noqa: UP036 (the doctor is started with whatever Python there is)
+    print("python -m flows.doctor: Python 3.11 or newer is needed: apt-get install python3-venv, make setup")
+    sys.exit(STATUS_FAILED)
 try:
     import argparse
 

@@ -82,24 +82,13 @@ def _installed(name: str) -> str | None:
 def check_packages(folder: Path) -> list[Check]:
     """Compare what is installed with ``requirements.lock`` and the pins of ``requirements.in`` in a folder."""
     python = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info >= (3, 11):
-        checks = [Check(subject="Python", name="Python", state="ok", found=f"{python} ({sys.executable})")]
-    else:
-        mend = "apt-get install python3.11-venv, remove .venv, make setup"
-        checks = [
-            Check(subject="Python", name="Python", state="missing", found=f"{python}, older than 3.11", mend=mend)
-        ]
+    checks = [Check(subject="Python", name="Python", state="ok", found=f"{python} ({sys.executable})")]
     try:
         locked, parents = _locked((folder / "requirements.lock").read_text(encoding="utf-8"))
         direct, for_tests = _direct((folder / "requirements.in").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, InvalidRequirement, KeyError) as error:
-        return [
-            *checks,
-            Check(
-                subject="Python", name="packages", state="note", found=f"the lock file cannot be read: {error}",
-                mend="git checkout requirements.lock requirements.in",
-            ),
-        ]  # fmt: skip
+        found, mend = f"the lock file cannot be read: {error}", "git checkout requirements.lock requirements.in"
+        return [*checks, Check(subject="Python", name="packages", state="note", found=found, mend=mend)]
     wanted = {name: r for name, r in locked.items() if r.marker is None or r.marker.evaluate()}
     versions = {name: _installed(name) for name in wanted}
     checks += _missing(wanted, versions, parents, for_tests)
