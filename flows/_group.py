@@ -185,27 +185,42 @@ def select(
     """Scale and choose the frames of each filter."""
     filter_of: dict[str, str | None] = {record.raw.label: record.raw.filter for record in frames.members}
     centre = group_centre(alignment.aligned) if alignment.aligned and target.merged else None
-    futures = []
-    for filter in frames.filters:
-        if not filter:
-            continue
-        out = list(frames.rejected.get(filter, ())) + [r for r in alignment.rejected if filter_of.get(r.file) == filter]
-        futures.append(
-            selected_frames.submit(
-                target,
-                filter,
-                tuple(frame for frame in alignment.aligned if frame.frame.raw.filter == filter),
-                tuple(out),
-                centre,
-                catalogs.ps1 if run.telescope.band(filter).narrow else None,
-                run.roots,
-                run.telescope,
-                run.settings.photometry,
-                run.settings.selection,
-                run.settings.stack.zero_point,
-            )
+    filters = [name for name in frames.filters if name]
+    left_out = {
+        filter: tuple(frames.rejected.get(filter, ()))
+        + tuple(rejected for rejected in alignment.rejected if filter_of.get(rejected.file) == filter)
+        for filter in filters
+    }
+    futures = [
+        selected_frames.submit(
+            target,
+            filter,
+            tuple(frame for frame in alignment.aligned if frame.frame.raw.filter == filter),
+            left_out[filter],
+            centre,
+            catalogs.ps1 if run.telescope.band(filter).narrow else None,
+            run.roots,
+            run.telescope,
+            run.settings.photometry,
+            run.settings.selection,
+            run.settings.stack.zero_point,
         )
-    return progress.must_all("scale and select", futures)
+        for filter in filters
+    ]
+    results = progress.must_all("scale and select", futures)
+    return [
+        result
+        if isinstance(result, Selection)
+        else Selection(
+            group=target.name,
+            filter=filter,
+            chosen=(),
+            rejected=left_out[filter],
+            status="TOO_FEW_FRAMES",
+            reason=f"{result.stage}: {result.reason}",
+        )
+        for filter, result in zip(filters, results, strict=True)
+    ]
 
 
 def _stack_row(selection: Selection, result: object, combine: str) -> StackRow:

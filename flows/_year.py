@@ -160,17 +160,18 @@ def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameReco
     points = [record.calibrated.zero_point for record in records if record.calibrated]
     zero_points = [point for point in points if point.status == "OK"]
     statuses = Counter(point.status for point in points)
-    rejected = sum(len(master.rejected) for master in [*masters.bias.values(), *masters.flat.values()])
+    made: list[MasterBias | MasterFlat] = [*masters.bias.values(), *masters.flat.values()]
+    rejected = sum(len(master.rejected) for master in made)
     figures = {
         "raw files": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())),
         "masters": f"{len(masters.bias)} bias, {len(masters.flat)} flat ({rejected} calibration frames left out)",
-        "reduced": f"{sum(record.reduced is not None for record in records)} of {len(records)} science frames",
+        "reduced": f"{sum(1 for record in records if record.reduced is not None)} of {len(records)} science frames",
         "plate solutions": f"{len(solved)}"
         + (f", median rms {_median([s.solution.rms_arcsec for s in solved]):.3f} arcsec" if solved else ""),
         "zero points": f"{len(zero_points)}"
         + (f", median scatter {_median([p.zp_rms for p in zero_points]):.3f} mag" if zero_points else "")
         + "".join(f"; {count} {status}" for status, count in sorted(statuses.items()) if status != "OK"),
-        "PSF models": f"{sum(record.psf is not None for record in records)}",
+        "PSF models": f"{sum(1 for record in records if record.psf is not None)}",
     }
     seeing = _median([record.quality.fwhm_arcsec for record in records if record.quality])
     if seeing is not None:
