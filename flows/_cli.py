@@ -25,7 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from flows import STATUS_FAILED, STATUS_USAGE
 from models.settings import Settings
-from models.target import TargetError, load_targets
+from models.target import TargetError, find_target, load_targets
 from models.telescope import Telescope, TelescopeError, load_telescope
 from tasks.core.errors import UserError
 
@@ -168,6 +168,13 @@ class Command:
             settings = getattr(self, "settings", None)
             log = _keep(settings.roots.logs if settings else None)
             return self._fail(STATUS_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], log)
+
+    def group(self, name: str) -> str:
+        """The proper name of a target group; an unknown one ends the program, with a suggestion."""
+        try:
+            return find_target(name, load_targets(self.settings.roots.data)).name
+        except TargetError as error:
+            self.stop(str(error))
 
     def stop(self, line: str) -> NoReturn:
         """End the program with status 2 and one clear line."""

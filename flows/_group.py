@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flows import STATUS_OK
-from flows._cli import Command, say
+from flows._cli import say
 from flows._frame import known_field
 from flows._progress import RunProgress
 from models.astrometry import Alignment
@@ -19,7 +19,7 @@ from models.report import PhotometryCheckRow, StackPsfRow, StackRow
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.stack import Selection, Stack
-from models.target import Target, TargetError, find_target, load_targets, target_by_object
+from models.target import Target, find_target, target_by_object
 from models.telescope import Telescope
 from tasks.astrometry.tasks import aligned_frames
 from tasks.catalogs import separation
@@ -38,18 +38,9 @@ __all__ = [
     "describe_groups",
     "frames_of_group",
     "group_catalogs",
-    "known_group",
     "report_group",
     "select",
 ]
-
-
-def known_group(name: str, command: Command) -> str:
-    """The group's proper name; an unknown one ends the program, with a suggestion."""
-    try:
-        return find_target(name, load_targets(command.settings.roots.data)).name
-    except TargetError as error:
-        command.stop(str(error))
 
 
 @dataclass(frozen=True)

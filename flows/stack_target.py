@@ -18,10 +18,9 @@ command.parser.add_argument(
 )
 if __name__ == "__main__":
     command.begin()  # --help and mistakes end here, before Prefect's seconds of import
-    from flows._group import known_group
     from flows._prefect import begin
 
-    command.args.groups = [known_group(name, command) for name in command.args.groups]
+    command.args.groups = [command.group(name) for name in command.args.groups]
     begin(command)
 
 from prefect import flow, unmapped
