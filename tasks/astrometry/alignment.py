@@ -135,10 +135,9 @@ def align_frames(
         notes_made.append(note)
         for i, head in zip(season, heads, strict=True):
             results[i] = _choose(usable[i], head, failure, len(members), gaia, roots, telescope, settings)
-    for i in range(len(usable)):
-        if isinstance(result := results[i], Rejected):
-            rejected.append(result)
-    kept = tuple(result for i in range(len(usable)) if isinstance(result := results[i], AlignedFrame))
+    in_order = [results[i] for i in range(len(usable))]
+    rejected.extend(result for result in in_order if isinstance(result, Rejected))
+    kept = tuple(result for result in in_order if isinstance(result, AlignedFrame))
     return Alignment(aligned=kept, rejected=tuple(rejected), notes=tuple(notes_made))
 
 
@@ -231,20 +230,13 @@ def _choose(
     scale = solution.pixel_scale
     own = len(monomials(3)) if frame.wcs.sip is not None else len(monomials(1))
     plate = _judge(tpv_head(frame.wcs, frame.shape), frame, sources, stars, own, scale, settings)
-    reason = failure
+    scamp: _Candidate | None = None
     if scamp_head is None:
-        reason = reason or (
-            "SCAMP wrote no head for it" if frame.record.psf is not None else "it has no SExtractor catalogue for SCAMP"
-        )
-        scamp = None
+        without = "SCAMP wrote no head for it" if frame.record.psf else "it has no SExtractor catalogue for SCAMP"
+        reason = failure or without
     else:
         shared = len(monomials(1)) + len(monomials(settings.degree)) / n_season
-        try:
-            scamp = _judge(head_text(head_cards(scamp_head)), frame, sources, stars, shared, scale, settings)
-        except StageError as error:
-            scamp, reason = None, error.reason
-    if scamp is not None and scamp.doubt:
-        scamp, reason = None, f"SCAMP's head refused: {scamp.doubt}"
+        scamp, reason = _judge_scamp(scamp_head, frame, sources, stars, shared, settings)
     if scamp is not None and (plate.doubt or scamp.prediction <= plate.prediction):
         return _aligned(frame, scamp, "scamp", "", roots)
     if plate.doubt:
@@ -254,6 +246,18 @@ def _choose(
             f"SCAMP's head is worse ({1000 * scamp.rms:.0f} mas) than the plate solution ({1000 * plate.rms:.0f} mas)"
         )
     return _aligned(frame, plate, "plate", reason, roots)
+
+
+def _judge_scamp(
+    text: str, frame: _Frame, sources: Sources, stars: Reference, parameters: float, settings: ScampSettings
+) -> tuple[_Candidate | None, str]:
+    """SCAMP's head if it can be trusted, or why not."""
+    scale = frame.calibrated.solved.solution.pixel_scale
+    try:
+        candidate = _judge(head_text(head_cards(text)), frame, sources, stars, parameters, scale, settings)
+    except StageError as error:
+        return None, error.reason
+    return (None, f"SCAMP's head refused: {candidate.doubt}") if candidate.doubt else (candidate, "")
 
 
 def _judge(
