@@ -14,6 +14,7 @@ import sep
 from scipy.optimize import least_squares
 
 __all__ = [
+    "DEFAULT_BETA",
     "ApertureFlag",
     "Apertures",
     "GrowthCurve",

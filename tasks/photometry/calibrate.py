@@ -15,7 +15,7 @@ from models.telescope import Band, Telescope
 from tasks.astrometry import read_wcs
 from tasks.calibration import read_reduced
 from tasks.catalogs import read_cone
-from tasks.photometry.apertures import GrowthCurve, aperture_photometry, core_peak, fit_growth_curve
+from tasks.photometry.apertures import DEFAULT_BETA, GrowthCurve, aperture_photometry, core_peak, fit_growth_curve
 from tasks.photometry.stars import PS1Stars, match_and_select, on_image, ps1_stars
 from tasks.photometry.zero_point import ZeroPointFit, fit_zero_point
 from tasks.quality import read_sources
@@ -87,6 +87,7 @@ def measure_stars(
     pixel_scale: float,
     settings: PhotometrySettings,
     saturation: float | None,
+    correct_aperture: bool = True,
 ) -> StarPhotometry:
     """Photometry of the PS1 stars on an image: a frame or a stack.
 
@@ -106,6 +107,8 @@ def measure_stars(
         Aperture, match radius, magnitude range, isolation, S/N.
     saturation
         Highest usable pixel, sky included; None: not looked at (a stack, where the mask or the clipping tells).
+    correct_aperture
+        Bring fluxes to total light with the growth curve.
     """
     x, y = (np.asarray(v, np.float64) for v in detections)
     radius = settings.aperture_fwhm * fwhm_px
@@ -133,10 +136,12 @@ def measure_stars(
     catalogue, detection = catalogue[strong], detection[strong]
     flux, err = measured.flux[strong], measured.err[strong]
 
-    bright = np.argsort(-flux / err, kind="stable")[:_CURVE_STARS]
-    bright = bright[(flux > _CURVE_SNR * err)[bright]]
-    curve = fit_growth_curve(data, mask, var, x[detection[bright]], y[detection[bright]], fwhm_px)
-    share = curve.measured_share(radius)
+    curve, share = GrowthCurve(fwhm_px, DEFAULT_BETA, 0), 1.0
+    if correct_aperture:
+        bright = np.argsort(-flux / err, kind="stable")[:_CURVE_STARS]
+        bright = bright[(flux > _CURVE_SNR * err)[bright]]
+        curve = fit_growth_curve(data, mask, var, x[detection[bright]], y[detection[bright]], fwhm_px)
+        share = curve.measured_share(radius)
     return StarPhotometry(
         flux=flux / share,
         err=err / share,
@@ -215,10 +220,10 @@ def _zero_point(
     if solved.raw.exptime <= 0:
         return _refuse("FAILED", f"exposure time {solved.raw.exptime:g} s: fluxes cannot be brought to one second")
 
-    data, mask, var, _ = read_reduced(solved.reduced, roots)
+    data, mask, var, header = read_reduced(solved.reduced, roots)
     sources = read_sources(solved.measured, roots)
     stars = ps1_stars(read_cone(ps1, roots), band, settings.max_psf_kron)
-    camera = telescope.camera
+    ceiling = header.get("SATURATE", telescope.camera.nonlinear_adu or telescope.camera.saturation_adu)
     photometry = measure_stars(
         data,
         mask,
@@ -229,7 +234,7 @@ def _zero_point(
         fwhm_px=fwhm,
         pixel_scale=solved.solution.pixel_scale,
         settings=settings,
-        saturation=SATURATION_MARGIN * (camera.nonlinear_adu or camera.saturation_adu),
+        saturation=SATURATION_MARGIN * float(ceiling),
     )
     known = {
         "n_matched": photometry.n_matched,

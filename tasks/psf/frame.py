@@ -56,7 +56,7 @@ def model_psf(calibrated: CalibratedFrame, roots: Roots, telescope: Telescope, s
         If fewer than four stars are usable, or a tool fails.
     """
     raw, scale = calibrated.raw, calibrated.solved.solution.pixel_scale
-    data, mask, var, _ = read_reduced(calibrated.reduced, roots)
+    data, mask, var, reduced_header = read_reduced(calibrated.reduced, roots)
     bad = (mask != 0) | ~np.isfinite(data) | ~np.isfinite(var)
     header = linear_header(read_wcs(calibrated.solved, roots), data.shape)
     header["EXPTIME"] = raw.exptime
@@ -65,14 +65,14 @@ def model_psf(calibrated: CalibratedFrame, roots: Roots, telescope: Telescope, s
     header["FILTER"] = raw.filter or "unknown"
     if raw.airmass is not None:
         header["AIRMASS"] = raw.airmass
-    camera = telescope.camera
+    ceiling = reduced_header.get("SATURATE", telescope.camera.nonlinear_adu or telescope.camera.saturation_adu)
     width = frame_fwhm_px(calibrated.solved)
     options = ExtractionOptions(
         threshold_sigma=settings.threshold_sigma,
         back_size_px=settings.back_size_px,
         aperture_px=_APERTURE_FWHM * (width or 4.0),
         vignet_px=settings.vignet_px,
-        saturation_adu=SATURATION_MARGIN * (camera.nonlinear_adu or camera.saturation_adu),
+        saturation_adu=SATURATION_MARGIN * float(ceiling),
         gain=calibrated.reduced.gain,
         seeing_arcsec=(width or 4.0) * scale,
     )
