@@ -222,7 +222,7 @@ def _blemishes(image: _Image, x: FloatArray, y: FloatArray, radius: float, core:
 def core_peak(data: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     """Highest pixel of the 3 x 3 around each (zero-based) position, sky included; NaN pixels are ignored."""
     values, inside = _gather(np.asarray(data), np.asarray(x, float), np.asarray(y, float), *_disc(0.0, 1.5))
-    return np.where(inside & np.isfinite(values), values, -np.inf).max(axis=1, initial=-np.inf)
+    return np.asarray(np.where(inside & np.isfinite(values), values, -np.inf).max(axis=1, initial=-np.inf))
 
 
 def moffat_enclosed(r: FloatArray | float, fwhm: float, beta: float) -> FloatArray:

@@ -48,6 +48,12 @@ class PS1Stars(NamedTuple):
     colour: FloatArray
     star: BoolArray
 
+    def take(self, rows: IntArray) -> PS1Stars:
+        """Some of the objects."""
+        return PS1Stars(
+            self.ra[rows], self.dec[rows], self.mag[rows], self.mag_err[rows], self.colour[rows], self.star[rows]
+        )
+
 
 def _column(table: Table, name: str) -> FloatArray:
     column = table[name]
@@ -115,11 +121,11 @@ def on_image(stars: PS1Stars, wcs: Any, shape: tuple[int, int], margin_px: float
     # Only what is near: the inverse of a distortion polynomial runs away far off the chip.
     near = np.flatnonzero(_separation_deg(middle[0], middle[1], stars.ra, stars.dec) <= reach)
     if near.size == 0:
-        return PS1Stars(*(column[near] for column in stars)), np.zeros((0, 2))
+        return stars.take(near), np.zeros((0, 2))
     pixel = np.asarray(wcs.all_world2pix(np.column_stack([stars.ra[near], stars.dec[near]]), 0, quiet=True))
     low, high = -margin_px, np.array([nx - 1 + margin_px, ny - 1 + margin_px])
     inside = np.isfinite(pixel).all(axis=1) & (pixel >= low).all(axis=1) & (pixel <= high).all(axis=1)
-    return PS1Stars(*(column[near[inside]] for column in stars)), pixel[inside]
+    return stars.take(near[inside]), pixel[inside]
 
 
 def _separation_deg(ra0: float, dec0: float, ra: FloatArray, dec: FloatArray) -> FloatArray:
@@ -179,8 +185,8 @@ def match_and_select(
     """
     nothing = np.zeros(0, np.intp)
     if len(pixel) == 0 or len(x) == 0:
-        counts = (f"{len(pixel)} PS1 objects on the frame", f"{len(x)} detections")
-        return MatchedStars(nothing, nothing, 0, counts)
+        none = (f"{len(pixel)} PS1 objects on the frame", f"{len(x)} detections")
+        return MatchedStars(nothing, nothing, 0, none)
     tree, found = cKDTree(pixel), cKDTree(np.column_stack([x, y]))
     distance, nearest = found.query(pixel, distance_upper_bound=match_px)
     near = np.flatnonzero(np.isfinite(distance))

@@ -95,7 +95,7 @@ def fit_zero_point(
     photon = np.where(usable, np.maximum(error, 1e-4), 1.0)
 
     used = usable.copy()
-    solution = np.zeros(design.shape[1])
+    solution: FloatArray = np.zeros(design.shape[1])
     solution[0] = float(np.median(target[usable]))
     least = int(np.ceil((1 - MAX_CLIPPED) * usable.sum()))
     intrinsic, scatter = 0.0, 0.0

@@ -61,13 +61,15 @@ def fit_moffat(image: FloatArray, guess_px: float | None = None) -> MoffatFit:
     StageError
         If there is nothing to fit or the fit does not converge.
     """
-    yy, xx = np.indices(image.shape)
+    grid = np.indices(image.shape)
+    rows, columns = grid[0], grid[1]
     good = np.isfinite(image)
     peak = float(np.max(image[good])) if good.any() else 0.0
     if good.sum() < 20 or peak <= 0:
         raise StageError("PSF", "the stamp holds no star to fit", "look at the image around it")
-    xx, yy, values = xx[good], yy[good], np.asarray(image[good], dtype=np.float64)
+    xx, yy, values = columns[good], rows[good], np.asarray(image[good], dtype=np.float64)
     top = int(np.argmax(values))
+    x_top, y_top = float(xx[top]), float(yy[top])
     area = np.count_nonzero(values > peak / 2)
     width = guess_px or 2 * np.sqrt(area / np.pi)
 
@@ -81,9 +83,9 @@ def fit_moffat(image: FloatArray, guess_px: float | None = None) -> MoffatFit:
         return np.asarray(background + amplitude * (1 + q * np.exp(-log_size)) ** -beta)
 
     alpha2 = (width / 2) ** 2 / (2 ** (1 / 3) - 1)
-    start = [1.0, xx[top], yy[top], np.log(alpha2), 0.0, 0.0, 3.0, 0.0]
-    low = [0.0, xx[top] - 5, yy[top] - 5, np.log(alpha2) - 6, -2, -2, 1.2, -1]
-    high = [10.0, xx[top] + 5, yy[top] + 5, np.log(alpha2) + 6, 2, 2, 50.0, 1]
+    start = [1.0, x_top, y_top, np.log(alpha2), 0.0, 0.0, 3.0, 0.0]
+    low = [0.0, x_top - 5, y_top - 5, np.log(alpha2) - 6, -2, -2, 1.2, -1]
+    high = [10.0, x_top + 5, y_top + 5, np.log(alpha2) + 6, 2, 2, 50.0, 1]
     fit = least_squares(lambda p: model(p) - values / peak, start, bounds=(low, high), x_scale="jac")
     if not fit.success:
         raise StageError("PSF", f"no Moffat profile fits: {fit.message}", "look at the image around the star")

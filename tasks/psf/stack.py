@@ -35,6 +35,7 @@ from tasks.psf.psfex import PsfexOptions, evaluate_psf, run_psfex_by_degree
 __all__ = ["mean_psf", "stack_psf"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
+BoolArray = npt.NDArray[np.bool_]
 
 _CURVE_SNR = 50.0
 _CURVE_STARS = 60
@@ -194,7 +195,7 @@ def _stars(objects: fits.FITS_rec, settings: PsfSettings, width: float) -> _Star
     return _Stars(x[chosen], y[chosen], snr[chosen], radius[chosen])
 
 
-def _stamps(image: FloatArray, bad: FloatArray, stars: _Stars, size: int, number: int) -> list[FloatArray]:
+def _stamps(image: FloatArray, bad: BoolArray, stars: _Stars, size: int, number: int) -> list[FloatArray]:
     """Sky-subtracted stamps of the brightest stars that lie whole on the image and have no bad pixel in the core."""
     half, stamps = size // 2, []
     for x, y in zip(stars.x, stars.y, strict=True):
@@ -214,7 +215,7 @@ def _stamps(image: FloatArray, bad: FloatArray, stars: _Stars, size: int, number
     return stamps
 
 
-def _median_width(image: FloatArray, bad: FloatArray, stars: _Stars, size: int) -> float | None:
+def _median_width(image: FloatArray, bad: BoolArray, stars: _Stars, size: int) -> float | None:
     widths = []
     for stamp in _stamps(image, bad, stars, size, 25):
         try:
@@ -229,7 +230,7 @@ def _model(
     catalogue: Path,
     objects: fits.FITS_rec,
     image: FloatArray,
-    bad: FloatArray,
+    bad: BoolArray,
     stars: _Stars,
     settings: PsfSettings,
     width: float | None,
@@ -311,7 +312,7 @@ def _chi2(stamps: list[FloatArray], model: FloatArray) -> float:
     return values / max(count, 1)
 
 
-def _sky_variance(image: FloatArray, bad: FloatArray) -> FloatArray:
+def _sky_variance(image: FloatArray, bad: BoolArray) -> FloatArray:
     good = image[~bad]
     scatter = 1.4826 * np.median(np.abs(good - np.median(good))) if good.size else 1.0
     return np.full(image.shape, scatter**2, dtype=np.float32)
