@@ -83,7 +83,7 @@ class Trail(Record):
 
 
 class TrueFilter(Record):
-    """The natural system of a filter: ``m_nat = PS1[ps1] + c1 x + c2 x^2`` with ``x = PS1[colour[0]] - PS1[colour[1]]``.
+    """A filter's natural system: ``m_nat = PS1[ps1] + c1 x + c2 x^2``, ``x = PS1[colour[0]] - PS1[colour[1]]``.
 
     Anchored to PS1: a star of colour 0 has its PS1 magnitude.
     """
@@ -114,7 +114,7 @@ class TrueFrame(Record):
     wcs: TrueWcs | None = None
     zero_point: float | None = Field(
         None,
-        description="m_nat = -2.5 log10(ADU/exptime) + zero_point, for all of a star's light, at the optical axis (CRPIX)",
+        description="m_nat = -2.5 log10(ADU/exptime) + zero_point, all of a star's light, at the optical axis (CRPIX)",
     )
     seeing_arcsec: float | None = Field(None, description="FWHM of the PSF drawn (geometric mean of its axes)")
     moffat_beta: float | None = None
@@ -134,7 +134,7 @@ class TrueFrame(Record):
 class Truth(Record):
     """Everything that went into a campaign."""
 
-    schema_: int = Field(1, alias="schema")
+    schema_: int = Field(1, alias="schema", serialization_alias="schema")
     simulator: int = Field(description="version of the simulator")
     definitions: dict[str, str]
     options: SimulationOptions

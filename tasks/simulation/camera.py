@@ -7,6 +7,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 
 from models.simulation import Trail
 from tasks.simulation.seeds import rng_for
@@ -44,7 +45,9 @@ def _bias_structure(seed: int, size: int) -> Array:
 def _pixels(seed: int, size: int) -> tuple[Array, Array]:
     # The chip's own response (1 %, a dead column from a row on, a hot one, dead and hot pixels) and its dark rate.
     rng = rng_for(seed, "chip", size)
-    sensitivity = 1 + 0.01 * rng.normal(size=(size, size)) + 0.01 * gaussian_filter(rng.normal(size=(size, size)), 40) * 60
+    sensitivity = (
+        1 + 0.01 * rng.normal(size=(size, size)) + 0.01 * gaussian_filter(rng.normal(size=(size, size)), 40) * 60
+    )
     n = size * size // 8000
     dead, hot = rng.integers(0, size, (n, 2)), rng.integers(0, size, (n, 2))
     sensitivity[dead[:, 0], dead[:, 1]] *= rng.uniform(0.0, 0.4, n)
@@ -71,14 +74,14 @@ def _dust(rng: np.random.Generator, size: int, n: int, x: Array, y: Array) -> Ar
         x0, y0 = rng.uniform(0, size, 2)
         outer = rng.uniform(18, 42)
         r = np.hypot(x - x0, y - y0) / outer
-        ring = 1 / (1 + np.exp((r - 1) * 18)) - 0.75 / (1 + np.exp((r - 0.45) * 18))
+        ring = expit((1 - r) * 18) - 0.75 * expit((0.45 - r) * 18)
         shade *= 1 - rng.uniform(0.015, 0.06) * ring
     return shade
 
 
 @functools.lru_cache(maxsize=8)
 def response(seed: int, size: int, year: int, band: str) -> Array:
-    """What part of a star's light each pixel turns into electrons; about 1 at the middle.
+    """What a flat of the year and filter sees (not normalised): a star sees it over the relative pixel area.
 
     Vignetting and dust of the year (window) and of the filter, fringes of nothing, and the chip's pixels.
     """

@@ -134,7 +134,7 @@ def expose(shot: Shot, options: SimulationOptions, raw_root: Path) -> TrueFrame:
     return TrueFrame.model_validate(
         {
             "path": shot.path, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "kind": shot.kind,
-            "night": shot.night, "date_obs": shot.start.isoformat()[:-3].replace("+00:", ""), "exptime": shot.exptime,
+            "night": shot.night, "date_obs": f"{shot.start:%Y-%m-%dT%H:%M:%S.%f}"[:-4], "exptime": shot.exptime,
             "oddity": shot.oddity, "bias_level_adu": level, "saturated_pixels": int((data == 65535).sum()), **truth,
         }
     )  # fmt: skip

@@ -122,6 +122,9 @@ def _knot(
     u, v = inverse @ np.array([centre[0] + de / 3600, centre[1] + dn / 3600])
     column, row, half = round(u + wcs.crpix[0]) - 1, round(v + wcs.crpix[1]) - 1, int(5 * width / 0.77) + 4
     rows, columns = image.shape
-    box = (slice(max(0, row - half), max(0, min(rows, row + half + 1))), slice(max(0, column - half), max(0, min(columns, column + half + 1))))  # fmt: skip
+    box = (
+        slice(max(0, row - half), max(0, min(rows, row + half + 1))),
+        slice(max(0, column - half), max(0, min(columns, column + half + 1))),
+    )
     r2 = (east[box] - de) ** 2 + (north[box] - dn) ** 2
     image[box] += flux * np.exp(-r2 / (2 * width**2)) / (2 * np.pi * width**2)

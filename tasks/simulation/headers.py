@@ -9,7 +9,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from tasks.core.files import writing
-from tasks.simulation.plan import SITE, Shot, altitude_azimuth
+from tasks.simulation.plan import Shot, altitude_azimuth
 from tasks.simulation.seeds import rng_for
 
 __all__ = ["maxim_header", "write_raw"]

@@ -130,5 +130,6 @@ def kernel(psf: Psf) -> Array:
     zero = np.zeros(1)
     shapes = psf.shapes(zero + psf.axis[0], zero + psf.axis[1])
     core = int(np.ceil(_CORE_FWHM * psf.fwhm_px)) + 1
-    stamp: Array = _stamps(zero, zero, shapes, psf.beta, half, core)[0]
-    return stamp / stamp.sum()
+    stamp = _stamps(zero, zero, shapes, psf.beta, half, core)[0]
+    normalised: Array = stamp / stamp.sum()
+    return normalised

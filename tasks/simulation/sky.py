@@ -115,7 +115,9 @@ def _companions(rng: np.random.Generator, field: Field, stars: dict[str, Array])
 
 def _real_m67(path: str) -> dict[str, Array]:
     table = Table.read(path, format="ascii.csv")
-    plain = {name: np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan) for name in table.colnames[1:]}
+    plain: dict[str, Array] = {
+        name: np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan) for name in table.colnames[1:]
+    }
     g_minus_i = np.clip((np.nan_to_num(plain["bp_rp"], nan=1.5) - 0.35) / 0.78, -0.3, 3.3)
     return {
         "ra": plain["ra"], "dec": plain["dec"], "gi": g_minus_i,
