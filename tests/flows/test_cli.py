@@ -45,7 +45,11 @@ def test_help_teaches_and_imports_nothing_heavy(command):
     assert "--root" in answer.stdout
     assert "exit status: 0" in answer.stdout
     heavy = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", command, "--help"], cwd=REPO, capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", "-m", command, "--help"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stderr
     loaded = {line.rsplit("|", 1)[-1].strip() for line in heavy.splitlines()}
     assert not loaded & {"prefect", "astropy", "astropy.io.fits", "matplotlib", "scipy", "astroquery"}
