@@ -35,3 +35,4 @@ class StoredCone(Record):
     release: str = Field(description="such as 'Gaia DR3', 'PS1 DR2'")
     fetched: str = Field(description="ISO time")
     query: str = Field("", description="what was asked")
+    limit: float | None = Field(None, description="faintest magnitude asked for; None: all that the source has")

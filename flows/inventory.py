@@ -1,0 +1,134 @@
+"""``python -m flows.inventory``: what lies under the raw root, file by file, and why."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows import STATUS_OK
+from flows._cli import Command, say
+from models.settings import Settings
+from models.telescope import Telescope
+
+if TYPE_CHECKING:
+    from models.inventory import Inventory
+
+_DESCRIPTION = """\
+Classifies every raw file (bias, dark, flat, science, junk) from header, path and object together,
+and says why. Reads headers and, once, contents; writes nothing but the --json file.
+
+  python -m flows.inventory                       all years, a summary
+  python -m flows.inventory 2025 --json inv.json  one year, every file with its reason"""
+_SHOWN = 12
+_KINDS = ("science", "flat", "bias", "dark", "junk")
+
+
+def command() -> Command:
+    """The command's options."""
+    made = Command("flows.inventory", _DESCRIPTION, writes=False)
+    made.parser.add_argument("years", nargs="*", type=int, metavar="YEAR", help="only nights of these years")
+    made.parser.add_argument("--json", type=Path, metavar="FILE", help="write a row for every file, as a report")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    return command().run(_inventory, arguments)
+
+
+def _inventory(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
+    from tasks.core.errors import UserError
+    from tasks.inventory import take_inventory
+
+    roots = settings.roots
+    say(f"Raw frames of {telescope.name} under {roots.raw}")
+    inventory = take_inventory(roots, telescope, set(args.years) or None, _progress if sys.stderr.isatty() else None)
+    if not inventory.rows:
+        of_years = f" of {', '.join(map(str, args.years))}" if args.years else ""
+        raise UserError(
+            f"no raw frames{of_years} under {roots.raw} (suffixes {' '.join(telescope.suffixes)}); "
+            "copy them there, or give --raw-root or OHP_RAW_ROOT"
+        )
+    _show(inventory, telescope)
+    if args.json is not None:
+        _write(args.json, inventory)
+        say(f"Every file with its reason: {args.json}")
+    elif sum(row.kind == "junk" for row in inventory.rows):
+        say("Every file with its reason: add --json FILE")
+    return STATUS_OK
+
+
+def _progress(done: int, total: int) -> None:
+    if done % 50 == 0 or done == total:
+        print(f"\r  read {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def _show(inventory: Inventory, telescope: Telescope) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(soft_wrap=False)
+    table = Table("night", *_KINDS, "filters of the science frames", "binning", box=None, pad_edge=False)
+    nights: dict[str, Counter[str]] = defaultdict(Counter)
+    filters: dict[str, Counter[str]] = defaultdict(Counter)
+    binnings: dict[str, set[int]] = defaultdict(set)
+    for row in inventory.rows:
+        night = row.night or "unknown"
+        nights[night][row.kind] += 1
+        if row.kind == "science":
+            filters[night][row.filter or "?"] += 1
+        if row.kind != "junk" and row.binning is not None:
+            binnings[night].add(row.binning)
+    order = {band.name: position for position, band in enumerate(telescope.bands)}
+    for night in sorted(nights):
+        bands = sorted(filters[night].items(), key=lambda item: order.get(item[0], 99))
+        table.add_row(
+            night,
+            *(str(nights[night][kind] or "·") for kind in _KINDS),
+            " ".join(f"{name} {count}" for name, count in bands),
+            " ".join(map(str, sorted(binnings[night]))),
+        )
+    total = sum(nights.values(), Counter())
+    table.add_row("all", *(str(total[kind]) for kind in _KINDS), "", "", style="bold")
+    console.print(table)
+    junk = [row for row in inventory.rows if row.kind == "junk"]
+    broken = {failure.file: failure for failure in inventory.unusable}
+    notes = [row for row in inventory.rows if row.kind == "science" and row.filter is None]
+    for title, lines in (
+        ("Broken files", [f"{file}: {f.reason}. {f.remedy}" for file, f in broken.items()]),
+        ("Left out", [f"{row.path}: {row.why}" for row in junk if row.path not in broken]),
+        ("Science frames without a known filter", [f"{row.path}: {row.why}" for row in notes]),
+    ):
+        if lines:
+            say(f"{title} ({len(lines)}):")
+            for line in lines[:_SHOWN]:
+                console.print(Text("  " + _one_line(line)))
+            if len(lines) > _SHOWN:
+                say(f"  and {len(lines) - _SHOWN} more, all of them with --json FILE")
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
+def _write(path: Path, inventory: Inventory) -> None:
+    from models.report import InventoryRow, Report
+    from tasks.core.files import write_json
+    from tasks.report import software_versions
+
+    report = Report[InventoryRow](
+        schema_version=1,
+        made=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        software=software_versions(),
+        rows=inventory.rows,
+    )
+    write_json(path, report.model_dump(mode="json", by_alias=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

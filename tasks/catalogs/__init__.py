@@ -1,0 +1,22 @@
+"""Gaia and PS1 cones: the local store, the services behind it, positions at a frame's epoch."""
+
+from tasks.catalogs.cones import contains, covers, plan_cones, separation
+from tasks.catalogs.epoch import GAIA_EPOCH, at_epoch
+from tasks.catalogs.importing import farthest_row, import_catalog, read_catalog_file
+from tasks.catalogs.store import find_cone, read_cone, store_cone, stored_cones
+
+__all__ = [
+    "GAIA_EPOCH",
+    "at_epoch",
+    "contains",
+    "covers",
+    "farthest_row",
+    "find_cone",
+    "import_catalog",
+    "plan_cones",
+    "read_catalog_file",
+    "read_cone",
+    "separation",
+    "store_cone",
+    "stored_cones",
+]

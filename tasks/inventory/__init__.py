@@ -1,0 +1,17 @@
+"""What lies under the raw root: every file classified from header, path and object together, and why."""
+
+from tasks.inventory.classify import classify
+from tasks.inventory.filters import canonical_filter, filter_in_name
+from tasks.inventory.headers import read_header
+from tasks.inventory.inventory import take_inventory
+from tasks.inventory.observing import night_of, sun_altitude
+
+__all__ = [
+    "canonical_filter",
+    "classify",
+    "filter_in_name",
+    "night_of",
+    "read_header",
+    "sun_altitude",
+    "take_inventory",
+]

@@ -1,0 +1,115 @@
+"""The words that observers use for what a frame is, in French and English."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Meaning", "Words", "imagetyp_meaning", "read_words"]
+
+Meaning = Literal["bias", "dark", "flat", "light", "master", "none"]
+
+_CALIBRATION: dict[str, tuple[str, ...]] = {
+    "flat": ("flat", "flats", "flatfield", "ff", "plu", "plage", "plages", "skyflat", "skyflats", "domeflat",
+             "domeflats", "twiflat", "twilightflat", "uniforme"),
+    "bias": ("bias", "biases", "biais", "offset", "offsets", "zero", "zeros", "precharge"),
+    "dark": ("dark", "darks", "noir", "noirs", "obscurite", "darkflat", "flatdark"),
+}  # fmt: skip
+# Glued to a filter or a number as in 'flatR', 'FlatHa', 'biasr'; longer words are other words ('darkness').
+_GLUED = {"flat": re.compile(r"flats?[a-z]{0,4}"), "bias": re.compile(r"(?:bias|offset)[a-z]{0,2}")}
+_MADE = ("processed", "calibrated", "calib", "reduced", "reduit", "traite", "stacked", "stack", "stacking", "coadd",
+         "coadded", "combined", "combine", "aligned", "registered", "master", "masterbias", "masterflat",
+         "masterdark", "superbias", "superflat", "superdark", "mean", "median", "mediane", "somme", "empilement",
+         "drizzle", "wcs", "solved", "normalised", "normalized")  # fmt: skip
+# Only at the end of a name do these say that a program made the file.
+_MADE_ONLY_LAST = ("calib", "mean", "median", "mediane", "somme", "wcs", "combine", "stack", "solved", "aligned")
+_ASIDE: dict[str, tuple[str, ...]] = {
+    "focusing": ("focus", "focusing", "foc", "focalisation", "hartmann", "bahtinov", "focustest"),
+    "pointing": ("pointage", "pointing", "centrage", "centering", "recentrage", "guidage", "guiding"),
+    "a test": ("essai", "essais", "tst"),
+}
+_DEFAULT_NAMES = {("autosave", "image"), ("autosave",), ("ccd", "image"), ("image",), ("img",), ("untitled",), ("new",)}
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a name says.
+
+    Attributes
+    ----------
+    calibration
+        Kind of calibration frame it names, if any, and with which word.
+    made
+        The word that says that a program made the file out of raw ones.
+    aside
+        What else the frame was taken for ('focusing', 'pointing', 'a test').
+    names_something
+        Whether anything is left that may name a target.
+    """
+
+    calibration: Meaning | None = None
+    word: str = ""
+    made: str = ""
+    aside: str = ""
+    names_something: bool = False
+
+
+def _tokens(name: str) -> list[str]:
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain)
+    return [token.lower() for token in re.findall(r"[A-Za-z]+", split)]
+
+
+def read_words(name: str) -> Words:
+    """Understand a file's stem, an OBJECT or a folder's name."""
+    tokens = _tokens(name)
+    calibration: Meaning | None = None
+    word = made = aside = ""
+    rest = []
+    for position, token in enumerate(tokens):
+        after = tokens[position + 1] if position + 1 < len(tokens) else ""
+        kind = _calibration(token)
+        if kind and not after.startswith(("neb", "gal", "cloud")):
+            # 'dark flat' and 'flat dark' are darks; otherwise the first word counts
+            if calibration is None or {calibration, kind} == {"flat", "dark"}:
+                calibration = "dark" if calibration in ("flat", "dark") else kind
+                word = f"{word} {token}".strip()
+        elif token in _MADE and (token not in _MADE_ONLY_LAST or (position == len(tokens) - 1 and position > 0)):
+            made = made or token
+        elif purpose := _aside(token):
+            aside = aside or purpose
+        else:
+            rest.append(token)
+    names_something = bool(rest) and tuple(tokens[:2]) not in _DEFAULT_NAMES and tuple(tokens[:1]) not in _DEFAULT_NAMES
+    return Words(calibration, word, made, aside, names_something)
+
+
+def _calibration(token: str) -> Meaning | None:
+    for kind, words in _CALIBRATION.items():
+        if token in words:
+            return kind  # type: ignore[return-value]
+    for kind, pattern in _GLUED.items():
+        if pattern.fullmatch(token):
+            return kind  # type: ignore[return-value]
+    return None
+
+
+def _aside(token: str) -> str:
+    if token.startswith("test") or (token.endswith("test") and len(token) <= 8):
+        return "a test"
+    return next((purpose for purpose, words in _ASIDE.items() if token in words), "")
+
+
+def imagetyp_meaning(imagetyp: str) -> Meaning:
+    """What IMAGETYP says; programs write it in many ways (``'Light Frame'``, ``'FLAT'``, ``'zero'``, ``'object'``)."""
+    tokens = _tokens(imagetyp)
+    if "master" in tokens or any(token.startswith("master") for token in tokens):
+        return "master"
+    said = read_words(imagetyp).calibration
+    if said is not None:
+        return said
+    if {"light", "object", "science", "sci", "lumiere", "objet", "ciel", "sky", "tricolor"} & set(tokens):
+        return "light"
+    return "none"
