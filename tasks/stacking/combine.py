@@ -128,23 +128,34 @@ def _on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[Scale
     return kept, out
 
 
-def _write_inputs(frames: Sequence[ScaledFrame], folder: Path, roots: Roots) -> list[str]:
-    """Science images under short names, each with its `.head`; the images carry no WCS that could stand in."""
-    names = []
+def _write_inputs(
+    frames: Sequence[ScaledFrame], folder: Path, roots: Roots, telescope: Telescope
+) -> tuple[list[str], float]:
+    """Science images under short names, each with its `.head`; the images carry no WCS that could stand in.
+
+    Returns their names and the level above the sky up to which every frame is linear, in units of the stack.
+    """
+    names, limits = [], []
+    camera = telescope.camera
     for index, frame in enumerate(frames):
         name = f"{index:04d}"
-        data, mask, _, _ = read_reduced(frame.aligned.frame.reduced, roots)
+        data, mask, _, header = read_reduced(frame.aligned.frame.reduced, roots)
         sky = np.float32(np.median(data[mask == 0])) if np.any(mask == 0) else np.float32(0)
         data = np.where(np.isfinite(data), data, sky)
         fits.PrimaryHDU(data).writeto(folder / f"{name}.fits")
         (folder / f"{name}.head").write_text(swarp_head(frame.aligned, frame.flux_scale, roots), encoding="ascii")
         names.append(f"{name}.fits")
-    return names
+        ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
+        limits.append((ceiling - float(sky)) * frame.flux_scale)
+    return names, min(limits)
 
 
 def _read_result(folder: Path, grid: Grid) -> tuple[FloatImage, FloatImage]:
     """Image and weight as SWarp wrote them, checked against the grid; exactly 0 where there is no data."""
-    with fits.open(folder / "coadd.fits", memmap=False) as image, fits.open(folder / "coadd.weight.fits", memmap=False) as map_:
+    with (
+        fits.open(folder / "coadd.fits", memmap=False) as image,
+        fits.open(folder / "coadd.weight.fits", memmap=False) as map_,
+    ):
         header = image[0].header
         data, weight = np.array(image[0].data, np.float32), np.array(map_[0].data, np.float32)
     step = grid.pixel_scale / 3600.0
@@ -203,7 +214,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
         )
     paths = stack_paths(selection.group, telescope.name, selection.filter, roots)
     with scratch(roots.scratch, "swarp") as folder:
-        names = _write_inputs(frames, folder, roots)
+        names, linear_limit = _write_inputs(frames, folder, roots, telescope)
         _, notes = make_weights(frames, folder, roots, telescope)
         (folder / "swarp.conf").write_text("# all options are arguments\n", encoding="ascii")
         options = SwarpOptions(
@@ -230,7 +241,10 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
             f"SWarp combined {len(frames)} frames of {selection.group} {selection.filter} to an empty image",
             "look at the masks of the frames",
         )
-    write_fits(paths.work_image, [fits.PrimaryHDU(data, stack_header(selection, frames, grid, telescope, settings))])
+    write_fits(
+        paths.work_image,
+        [fits.PrimaryHDU(data, stack_header(selection, frames, grid, telescope, settings, linear_limit))],
+    )
     map_header = weight_header(selection, len(frames), grid, telescope, settings)
     write_fits(paths.work_weight, [fits.PrimaryHDU(weight, map_header)])
     return Stack(

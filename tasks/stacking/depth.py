@@ -60,7 +60,9 @@ def empty_aperture_sigma(data: FloatImage, weight: FloatImage, radius: float) ->
     centres = _places(room > 1.5 * radius + 2.0, radius)
     if len(centres) < _MIN_APERTURES:
         return None
-    sums, _, _ = sep.sum_circle(np.ascontiguousarray(image), centres[:, 1].astype(float), centres[:, 0].astype(float), radius, subpix=0)
+    sums, _, _ = sep.sum_circle(
+        np.ascontiguousarray(image), centres[:, 1].astype(float), centres[:, 0].astype(float), radius, subpix=0
+    )
     middle = np.median(sums)
     return 1.4826 * float(np.median(np.abs(sums - middle))), len(centres)
 

@@ -47,7 +47,8 @@ def tangent_plane(vectors: FloatArray, ra: float, dec: float) -> FloatArray:
     north = np.array([-math.sin(d) * math.cos(a), -math.sin(d) * math.sin(a), math.cos(d)])
     depth = vectors @ centre
     depth = np.where(depth > 0, depth, np.nan)
-    return np.rad2deg(np.column_stack([vectors @ east / depth, vectors @ north / depth]))
+    plane: FloatArray = np.rad2deg(np.column_stack([vectors @ east / depth, vectors @ north / depth]))
+    return plane
 
 
 def _footprints(selections: Sequence[Selection], roots: Roots) -> FloatArray:

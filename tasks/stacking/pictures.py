@@ -68,11 +68,11 @@ def _decorate(figure: Figure, shape: tuple[int, ...], scale: float, title: str) 
     bar = next((length for length in (600, 300, 120, 60, 30, 10, 5, 2, 1) if length < field / 4), field / 4)
     text = f"{bar / 60:g}′" if bar >= 60 else f"{bar:g}″"
     x0, y0 = 0.04 * nx, 0.05 * ny
-    halo = {"color": "black", "linewidth": 4.0, "solid_capstyle": "butt"}
-    line = {"color": "0.95", "linewidth": 1.8, "solid_capstyle": "butt"}
+    halo: dict[str, Any] = {"color": "black", "linewidth": 4.0, "solid_capstyle": "butt"}
+    line: dict[str, Any] = {"color": "0.95", "linewidth": 1.8, "solid_capstyle": "butt"}
     for style in (halo, line):
         axes.plot([x0, x0 + bar / scale], [y0, y0], **style)
-    label = {"color": "0.95", "fontsize": 10, "ha": "center", "va": "center"}
+    label: dict[str, Any] = {"color": "0.95", "fontsize": 10, "ha": "center", "va": "center"}
     box = {"facecolor": "black", "alpha": 0.55, "pad": 1.5, "edgecolor": "none"}
     axes.text(x0 + bar / scale / 2, y0 + 0.03 * ny, text, bbox=box, **label)
     cx, cy, arm = 0.94 * nx, 0.05 * ny, 0.06 * min(nx, ny)
@@ -109,7 +109,9 @@ def plot_stack(stack: Stack, roots: Roots) -> FileRef:
     """
     data, covered, scale = _load(stack, roots)
     figure = _figure(data.shape)
-    title = f"{stack.group}  {stack.filter}    {stack.n_combined} frames, {stack.exptime_s:.0f} s, {stack.combine.lower()}"
+    title = (
+        f"{stack.group}  {stack.filter}    {stack.n_combined} frames, {stack.exptime_s:.0f} s, {stack.combine.lower()}"
+    )
     if stack.psf is not None:
         title += f"    FWHM {stack.psf.fwhm_arcsec:.2f}″"
     if stack.depth_5sigma is not None:

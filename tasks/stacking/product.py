@@ -63,16 +63,13 @@ def _photometry(frames: Sequence[ScaledFrame], settings: StackSettings) -> list[
     ]
 
 
-def _linear_limit(frames: Sequence[ScaledFrame], telescope: Telescope) -> float:
-    """Level above the sky up to which every frame is linear, in the stack's units."""
-    ceiling = telescope.camera.nonlinear_adu or telescope.camera.saturation_adu
-    return min(
-        (ceiling - frame.aligned.frame.solved.measured.quality.sky_adu) * frame.flux_scale for frame in frames
-    )
-
-
 def stack_header(
-    selection: Selection, frames: Sequence[ScaledFrame], grid: Grid, telescope: Telescope, settings: StackSettings
+    selection: Selection,
+    frames: Sequence[ScaledFrame],
+    grid: Grid,
+    telescope: Telescope,
+    settings: StackSettings,
+    linear_limit: float,
 ) -> fits.Header:
     """Header of a stack but for what is measured on it; the same inputs give the same cards.
 
@@ -84,6 +81,8 @@ def stack_header(
         Those combined, in the order of SWarp's inputs.
     grid, telescope, settings
         Of the stack.
+    linear_limit
+        Level up to which every frame is linear, in the stack's units.
     """
     header = _identity(selection, len(frames), grid, telescope, settings.combine)
     for key, value, comment in _photometry(frames, settings):
@@ -99,7 +98,7 @@ def stack_header(
     header["BACKSUB"] = ("Y", "background subtracted")
     header["BACKSIZE"] = (settings.back_size_px, "[px] background mesh size")
     header["RESAMPLE"] = (settings.resampling, "resampling kernel")
-    header["SATURATE"] = (round(_linear_limit(frames, telescope), 1), "[adu] every frame is linear below this")
+    header["SATURATE"] = (round(linear_limit, 1), "[adu] every frame is linear below this")
     header["SOFTWARE"] = (tool_version("SWarp"), "what resampled and combined")
     for number, frame in enumerate(frames, start=1):
         header[f"INP{number:04d}"] = (frame_label(frame.aligned), "input frame" if number == 1 else "")

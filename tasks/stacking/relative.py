@@ -59,7 +59,8 @@ def link_frames(frame: IntArray, star: IntArray, n_frames: int, min_common: int)
     seen.data[:] = 1.0
     common = (seen @ seen.T).toarray() >= min_common
     _, labels = connected_components(coo_array(common), directed=False)
-    return labels.astype(np.int64)
+    numbers: IntArray = labels.astype(np.int64)
+    return numbers
 
 
 def solve_relative(frame: IntArray, star: IntArray, m: FloatArray, sigma: FloatArray) -> RelativeSolution:

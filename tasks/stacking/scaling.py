@@ -109,7 +109,9 @@ def relative_zero_points(
         return Scaling(scaled=())
     names = {frame.frame.raw.filter for frame in aligned}
     if len(names) != 1 or None in names:
-        raise StageError("scaling", f"frames of several filters: {sorted(map(str, names))}", "scale one filter at a time")
+        raise StageError(
+            "scaling", f"frames of several filters: {sorted(map(str, names))}", "scale one filter at a time"
+        )
     frames = sorted(aligned, key=lambda a: (a.frame.raw.night, a.frame.raw.name))
     useless = [frame for frame in frames if frame.frame.raw.exptime <= 0]
     rejected = [Rejected(file=frame_label(frame), reason="exposure time 0: no flux scale") for frame in useless]
@@ -129,16 +131,16 @@ def relative_zero_points(
         if tied is not None:
             zp[members] = solution.zp + tied
             notes += _odd_ones(members, frames, zp)
-            for index in members:
-                source[index] = "common stars, tied to PS1"
+            for member in members:
+                source[member] = "common stars, tied to PS1"
         elif anchors is not None and (offset := _anchor(own, solution, anchors, settings)) is not None:
             zp[members] = solution.zp + offset[0]
             notes.append(
                 f"absolute scale from {offset[2]} continuum stars in {anchors.text}, +- {offset[1]:.3f} mag: "
                 "a line's flux needs the filter's own response"
             )
-            for index in members:
-                source[index] = f"common stars, tied to {anchors.text} of continuum stars"
+            for member in members:
+                source[member] = f"common stars, tied to {anchors.text} of continuum stars"
         else:
             relative.append((members, solution))
     for index, frame in enumerate(frames):
@@ -178,8 +180,8 @@ def _assemble(
             )
         notes.append("relative scale only: ADU/s of the median frame")
     calibrated = any(item.zero_point is not None for item in scaled.values())
-    for index, frame in enumerate(frames):
-        if index in scaled:
+    for number, frame in enumerate(frames):
+        if number in scaled:
             continue
         status = frame.frame.zero_point
         what = f"no PS1 zero point ({status.status}{': ' + status.reason if status.reason else ''})"
@@ -204,9 +206,10 @@ def _observe(
         raw = aligned.frame.raw
         fwhm = _fwhm_px(aligned, telescope)
         sources: Table = read_sources(aligned.frame.solved.measured, roots)
-        data, mask, variance, _ = read_reduced(aligned.frame.reduced, roots)
+        data, mask, variance, header = read_reduced(aligned.frame.reduced, roots)
         camera = telescope.camera
-        peak = (camera.nonlinear_adu or 0.9 * camera.saturation_adu) - aligned.frame.solved.measured.quality.sky_adu
+        ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
+        peak = 0.95 * ceiling - aligned.frame.solved.measured.quality.sky_adu
         chosen = usable_stars(sources, data.shape, fwhm, peak, settings)
         if not len(chosen):
             continue
@@ -247,7 +250,7 @@ def _match(frame: IntArray, vectors: FloatArray, match_arcsec: float) -> tuple[I
         else:
             distance, nearest = np.full(len(rows), np.inf), np.zeros(len(rows), np.int64)
         taken: set[int] = set()
-        fresh = []
+        fresh: list[FloatArray] = []
         for row, away, at in sorted(zip(rows, distance, nearest, strict=True), key=lambda item: (item[1], item[0])):
             if np.isfinite(away) and int(at) not in taken:
                 taken.add(int(at))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from models.frame import Rejected
 from models.base import Roots
+from models.frame import Rejected
 from models.settings import SelectionSettings
 from models.stack import AlignedFrame, ScaledFrame, Scaling, Selection
 from models.target import Target
@@ -90,9 +90,7 @@ def select_frames(
             group=target.name, filter=filter, chosen=(), rejected=tuple(out), status="TOO_FEW_FRAMES", reason=reason,
             notes=scaling.notes,
         )  # fmt: skip
-    return Selection(
-        group=target.name, filter=filter, chosen=tuple(kept), rejected=tuple(out), notes=scaling.notes
-    )
+    return Selection(group=target.name, filter=filter, chosen=tuple(kept), rejected=tuple(out), notes=scaling.notes)
 
 
 def _position_cut(
@@ -111,13 +109,11 @@ def _position_cut(
     return test
 
 
-def _matrix_cut(
-    roots: Roots, telescope: Telescope, settings: SelectionSettings
-) -> Callable[[ScaledFrame], str | None]:
+def _matrix_cut(roots: Roots, telescope: Telescope, settings: SelectionSettings) -> Callable[[ScaledFrame], str | None]:
     nominal = (telescope.camera.pixel_scale / 3600.0) ** 2
 
     def test(frame: ScaledFrame) -> str | None:
-        head = head_header(roots.of(frame.aligned.head))
+        head = head_header(frame.aligned, roots)
         area = abs(head["CD1_1"] * head["CD2_2"] - head["CD1_2"] * head["CD2_1"])
         ratio = area / nominal
         if 1 / settings.max_det_ratio < ratio < settings.max_det_ratio:

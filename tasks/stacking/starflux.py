@@ -80,7 +80,10 @@ def usable_stars(
     tree = cKDTree(np.column_stack([x, y]))
     near = tree.query_ball_point(np.column_stack([x, y])[chosen], settings.isolation_fwhm * fwhm_px)
     alone = np.array(
-        [not any(other != i and flux[other] > 0.1 * flux[i] for other in others) for i, others in zip(chosen, near)]
+        [
+            not any(other != i and flux[other] > 0.1 * flux[i] for other in others)
+            for i, others in zip(chosen, near, strict=True)
+        ]
     )
     if np.count_nonzero(alone) >= _ENOUGH:
         chosen = chosen[alone]

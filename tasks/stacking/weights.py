@@ -170,12 +170,16 @@ def make_weights(
             flats[key] = _flat_of(frame, name, roots, telescope) if frame.frame.reduced.flat else None
         flat = flats[key]
         if flat is None:
-            why = "has no flat" if frame.frame.reduced.flat is None else f"was divided by {name}, which is gone or changed"
+            why = (
+                "has no flat"
+                if frame.frame.reduced.flat is None
+                else f"was divided by {name}, which is gone or changed"
+            )
             notes.append(f"{frame_label(frame)} {why}: uniform weight")
         elif flat.shape != mask.shape:
             raise StageError(
                 "weights",
-                f"the flat {name} has {flat.shape[1]} x {flat.shape[0]} px, {frame_label(frame)} {mask.shape[1]} x {mask.shape[0]}",
+                f"the flat {name} has {flat.shape[::-1]} px, {frame_label(frame)} {mask.shape[::-1]}",
                 "reduce the year again",
             )
         path = folder / f"{index:04d}.weight.fits"
