@@ -29,7 +29,7 @@ def _iso(time: datetime) -> str:
 
 
 def _mjd(time: datetime) -> float:
-    return round(time.timestamp() / 86400.0 + 40587.0, 6)
+    return round(time.timestamp() / 86400.0 + 40587.0, 8)
 
 
 def _identity(selection: Selection, n_combined: int, grid: Grid, telescope: Telescope, combine: str) -> fits.Header:
@@ -54,10 +54,10 @@ def _photometry(frames: Sequence[ScaledFrame], settings: StackSettings) -> list[
             how,
         ]
     continuum = any("continuum" in source for source in sources)
-    note = "of continuum stars" if continuum else "m = -2.5 log10(flux) + PHOTZP"
+    note = "[mag] zero point for continuum stars" if continuum else "[mag] photometric zero point"
     return [
         ("BUNIT", "adu", "flux units scaled to PHOTZP"),
-        ("PHOTZP", settings.zero_point, f"[mag] photometric zero point: {note}"),
+        ("PHOTZP", settings.zero_point, note),
         ("PHOTCAL", "CONTINUUM" if continuum else "PS1", "what the zero point rests on"),
         how,
     ]
@@ -93,7 +93,7 @@ def stack_header(
     header["EXPTOTAL"] = (round(sum(raw.exptime for raw in raws), 3), "[s] sum of the exposure times")
     header["DATE-OBS"] = (_iso(start), "[UTC] start of the first exposure")
     header["DATE-END"] = (_iso(end), "[UTC] end of the last exposure")
-    header["MJD-BEG"] = (_mjd(start), "[d] start of the first exposure")
+    header["MJD-OBS"] = (_mjd(start), "[d] start of the first exposure")
     header["MJD-END"] = (_mjd(end), "[d] end of the last exposure")
     header["BACKSUB"] = ("Y", "background subtracted")
     header["BACKSIZE"] = (settings.back_size_px, "[px] background mesh size")
@@ -137,7 +137,7 @@ def _measured(
         if not validation.validated and validation.reason:
             cards.append(("PHOTWHY", _ascii(validation.reason), "why not validated"))
     if depth_5sigma is not None:
-        cards.append(("DEPTH5S", round(depth_5sigma, 4), "[mag] 5 sigma point source, aperture of 2 FWHM"))
+        cards.append(("DEPTH5S", round(depth_5sigma, 4), "[mag] 5 sigma, point source, 2 FWHM aperture"))
     return cards
 
 
