@@ -103,7 +103,7 @@ def test_flux_scale_is_the_release_formula(night):
 
 
 def test_a_frame_without_zero_point_gets_it_from_common_stars(night):
-    roots, sky, shots, frames = night
+    roots, sky, _, frames = night
     orphan = take(Shot("orphan", zp=22.6, dither=(5, 5), ps1=None), sky, roots)
     scaling = relative_zero_points([*frames[:3], orphan], None, roots, T120, SETTINGS)
     assert zero_points(scaling)["orphan"] == pytest.approx(22.6, abs=0.008)
