@@ -30,7 +30,7 @@ from tasks.psf.tasks import mean_frame_psf
 from tasks.report import read_years, stack_rows, write_group_page, write_index_page, write_schemas
 from tasks.report.tasks import report_with_artifact, show_picture
 from tasks.stacking import group_centre
-from tasks.stacking.tasks import selected_frames
+from tasks.stacking.tasks import colour_picture, selected_frames
 
 __all__ = [
     "GroupFrames",
@@ -308,6 +308,8 @@ def report_group(
     if isinstance(mean, FrameFailure):
         failures.append(mean)
 
+    if stacks:
+        colour_picture(stacks, run.roots, target.name)
     left_out = [rejected for row in rows for rejected in row.rejected]
     page = write_group_page(target, stacks, left_out, failures, alignment.notes, run.roots, run.telescope)
     for picture in sorted((page.parent / "plots").glob(f"{target.name}_*.png")):

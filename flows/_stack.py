@@ -10,8 +10,8 @@ from models.frame import FrameFailure
 from models.run import RunContext
 from models.stack import Stack
 from tasks.psf.tasks import psf_of_stack
-from tasks.stacking.tasks import finished_stack
-from tasks.validation.tasks import validated_stack
+from tasks.stacking.tasks import finished_stack, stack_picture
+from tasks.validation.tasks import validated_stack, validation_plot
 
 __all__ = ["finish_filter"]
 
@@ -21,15 +21,14 @@ def finish_filter(stack: Stack | FrameFailure, catalogs: FieldCatalogs, run: Run
     """PSF and validation of a stack, its header and plots. A stack without them is still a stack, and says so."""
     if isinstance(stack, FrameFailure):
         return stack
-    way = Way(f"{stack.group}_{stack.filter}")
-    psf = way.step(psf_of_stack, stack, run.roots, run.telescope, run.settings.psf)
-    validation = way.step(
-        validated_stack,
-        stack.model_copy(update={"psf": psf}),
-        catalogs.ps1,
-        run.roots,
-        run.telescope,
-        run.settings.validation,
-    )
+    way, roots, telescope = Way(f"{stack.group}_{stack.filter}"), run.roots, run.telescope
+    psf = way.step(psf_of_stack, stack, roots, telescope, run.settings.psf)
+    with_psf = stack.model_copy(update={"psf": psf})
+    verdict = way.step(validated_stack, with_psf, catalogs.ps1, roots, telescope, run.settings.validation)
+    if verdict is not None:
+        way.step(validation_plot, with_psf, verdict, catalogs.ps1, roots, telescope, run.settings.validation)
     notes = stack.notes + tuple(f"{failure.stage}: {failure.reason}" for failure in way.failures)
-    return finished_stack(stack.model_copy(update={"notes": notes}), psf, validation, run.roots)
+    noted = stack.model_copy(update={"notes": notes})
+    finished = finished_stack(noted, psf, verdict, roots, run.settings.stack.zero_point)
+    stack_picture(finished, roots)
+    return finished

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prefect import task
 
-from models.base import Roots
+from models.base import FileRef, Roots
 from models.catalog import StoredCone
 from models.frame import FrameFailure, Rejected
 from models.settings import PhotometrySettings, SelectionSettings, StackSettings
@@ -16,9 +16,25 @@ from models.telescope import Telescope
 from tasks.core.cache import ByContent
 from tasks.core.pool import in_pool
 from tasks.core.running import settled
-from tasks.stacking import combine, common_grid, finish_stack, relative_zero_points, select_frames
+from tasks.stacking import (
+    combine,
+    common_grid,
+    depth,
+    finish_stack,
+    plot_rgb,
+    plot_stack,
+    relative_zero_points,
+    select_frames,
+)
 
-__all__ = ["combined_stack", "finished_stack", "selected_frames", "shared_grid"]
+__all__ = [
+    "colour_picture",
+    "combined_stack",
+    "finished_stack",
+    "selected_frames",
+    "shared_grid",
+    "stack_picture",
+]
 
 
 def _scale_and_select(
@@ -104,13 +120,45 @@ def combined_stack(
     return settled(f"{selection.group}_{selection.filter}", combine, selection, grid, roots, telescope, settings)
 
 
+def _measure_and_finish(
+    stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots, zero_point: float
+) -> Stack:
+    return finish_stack(stack, psf, validation, roots, depth(stack, psf, roots, zero_point))
+
+
 @task(
     name="finish stack",
     task_run_name="finish {stack.group} {stack.filter}",
     tags=["stacking"],
-    cache_policy=ByContent(code=[finish_stack]),
+    cache_policy=ByContent(code=[finish_stack, depth]),
     persist_result=True,
 )
-def finished_stack(stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots) -> Stack:
+def finished_stack(
+    stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots, zero_point: float
+) -> Stack:
     """The stack as people get it: PSF, depth and validation in its header."""
-    return in_pool(finish_stack, stack, psf, validation, roots)
+    return in_pool(_measure_and_finish, stack, psf, validation, roots, zero_point)
+
+
+@task(
+    name="picture of stack",
+    task_run_name="picture {stack.group} {stack.filter}",
+    tags=["stacking"],
+    cache_policy=ByContent(code=[plot_stack]),
+    persist_result=True,
+)
+def stack_picture(stack: Stack, roots: Roots) -> FileRef:
+    """The stack as a person looks at it."""
+    return in_pool(plot_stack, stack, roots)
+
+
+@task(
+    name="colour picture",
+    task_run_name="colour picture of {group}",
+    tags=["stacking"],
+    cache_policy=ByContent(code=[plot_rgb], ignore=["group"]),
+    persist_result=True,
+)
+def colour_picture(stacks: Sequence[Stack], roots: Roots, group: str) -> FileRef | None:
+    """Three bands in colour; None where there are fewer."""
+    return in_pool(plot_rgb, stacks, roots)
