@@ -9,6 +9,7 @@ offline nothing of it is needed.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -37,6 +38,8 @@ from tasks.catalogs.votable import parse_votable
 from tasks.core.errors import StageError
 
 __all__ = ["Answer", "MastService", "Service", "TapService", "VizierService", "adql", "service_for", "tiles"]
+
+_log = logging.getLogger("ohp.catalogs")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Service(ABC):
         except AnswerError:
             raise
         except Exception as error:  # astroquery's clients raise nearly anything for an unexpected answer
+            _log.warning("unexpected answer of %s", self.name, exc_info=True)
             first = (str(error).strip().splitlines() or [""])[0][:200]
             raise MalformedAnswerError(f"unexpected answer ({type(error).__name__}: {first})") from error
         finally:

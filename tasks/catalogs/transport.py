@@ -7,6 +7,7 @@ connection or sends without end is the same few exceptions whichever client spea
 from __future__ import annotations
 
 import email.utils
+import io
 import re
 import time
 from typing import Any
@@ -162,6 +163,7 @@ class TapTransport:
         self.host, self.port = parts.hostname, parts.port
         self._session = session
         self._response: requests.Response | None = None
+        self._body = io.BytesIO()
 
     def get_connection(
         self, *, ishttps: bool = False, cookie: str | None = None, verbose: bool = False
@@ -179,6 +181,7 @@ class TapTransport:
             self._response = self._session.request(
                 method, self._base + path, data=body, headers=headers, allow_redirects=method == "GET"
             )
+            self._body = io.BytesIO(self._response.content)
         except requests.exceptions.RequestException as error:
             raise RefusedError(f"{type(error).__name__}: {error}") from error
 
@@ -203,7 +206,6 @@ class TapTransport:
         assert self._response is not None
         return list(self._response.headers.items())
 
-    def read(self) -> bytes:
-        """The body."""
-        assert self._response is not None
-        return self._response.content
+    def read(self, amount: int = -1) -> bytes:
+        """The body, or the next `amount` bytes of it."""
+        return self._body.read(amount)
