@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -35,6 +35,12 @@ _EPILOG = """\
 exit status: 0 all asked for was made; 1 failed; 2 wrong usage or input; 75 made what could be made,
 catalogue queries pending (run the same command again later).
 settings: command line, then OHP_... variables, then DATA_ROOT/pipeline.toml, then the defaults shown."""
+
+
+_OWN = "own"
+"""Stands for the section of options that belong to one command, not to the settings."""
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def say(text: str = "") -> None:
@@ -63,12 +69,12 @@ def _add_setting(group: argparse._ArgumentGroup, section: str, name: str, field:
     if kind is None and not is_words:
         return
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    flags = [f"--{section}-{name}".replace("_", "-")]
+    flags = [f"--{name if section == _OWN else f'{section}-{name}'}".replace("_", "-")]
     if flag := extra.get("flag"):
         flags.insert(0, str(flag))
     default = "" if field.default in (None, (), PydanticUndefined) else f" (default: {field.default})"
     options: dict[str, Any] = {
-        "dest": f"{section}.{name}",
+        "dest": f"{section}:{name}" if section == _OWN else f"{section}.{name}",
         "default": None,
         "help": f"{field.description or name}{default}".replace("%", "%%"),
     }
@@ -96,9 +102,19 @@ class Command:
         Sections of `Settings` whose values become options.
     writes
         Whether it makes files: adds ``--dry-run``.
+    options
+        A model of what this command alone can be asked; each of its fields becomes an option.
+        `options_of` gives the model back, filled.
     """
 
-    def __init__(self, module: str, description: str, sections: Sequence[str] = (), writes: bool = True) -> None:
+    def __init__(
+        self,
+        module: str,
+        description: str,
+        sections: Sequence[str] = (),
+        writes: bool = True,
+        options: type[BaseModel] | None = None,
+    ) -> None:
         self.module = module
         self.parser = _Parser(
             prog=f"python -m {module}",
@@ -125,6 +141,29 @@ class Command:
             group = self.parser.add_argument_group(f"settings: {section}", (model.__doc__ or "").strip())
             for name, field in model.model_fields.items():
                 _add_setting(group, section, name, field)
+        if options is not None:
+            group = self.parser.add_argument_group("options of this command", (options.__doc__ or "").strip())
+            for name, field in options.model_fields.items():
+                _add_setting(group, _OWN, name, field)
+
+    def options_of(self, args: argparse.Namespace, model: type[M]) -> M:
+        """The command's own options, checked.
+
+        Raises
+        ------
+        UserError
+            If a value cannot be; names the option.
+        """
+        given = {
+            dest.removeprefix(f"{_OWN}:"): value
+            for dest, value in vars(args).items()
+            if dest.startswith(f"{_OWN}:") and value is not None
+        }
+        try:
+            return model.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}; see --help") from error
 
     def run(
         self, body: Callable[[argparse.Namespace, Settings, Telescope], int], arguments: Sequence[str] | None = None

@@ -5,10 +5,12 @@ from tasks.inventory.filters import canonical_filter, filter_in_name
 from tasks.inventory.headers import read_header
 from tasks.inventory.inventory import take_inventory
 from tasks.inventory.observing import night_of, sun_altitude
+from tasks.inventory.scan import count_raw_files
 
 __all__ = [
     "canonical_filter",
     "classify",
+    "count_raw_files",
     "filter_in_name",
     "night_of",
     "read_header",

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.base import Roots
+from models.telescope import Telescope
 
-__all__ = ["Found", "scan"]
+__all__ = ["Found", "count_raw_files", "scan"]
 
 _GZIP = ".gz"
 
@@ -111,3 +112,8 @@ def _link(path: Path, relative: str, roots: Roots, suffixes: tuple[str, ...]) ->
     if not target.exists():
         return Found(path, name, "a link to nothing", "remove it, or restore what it pointed to")
     return Found(path, name, ignored=f"a link to {readable(target.name)}, which is listed at its own place")
+
+
+def count_raw_files(roots: Roots, telescope: Telescope) -> int:
+    """How many files with the telescope's suffixes lie below the raw root; none is opened."""
+    return sum(not found.ignored and not found.problem for found in scan(roots, telescope.suffixes))

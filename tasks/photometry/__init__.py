@@ -1,0 +1,37 @@
+"""Photometry: stars in apertures, zero points against PS1. Used for frames and for stacks."""
+
+from tasks.photometry.apertures import (
+    ApertureFlag,
+    Apertures,
+    GrowthCurve,
+    aperture_photometry,
+    core_peak,
+    fill_masked,
+    fit_growth_curve,
+    moffat_enclosed,
+)
+from tasks.photometry.calibrate import StarPhotometry, calibrate_frame, frame_fwhm_px, measure_stars
+from tasks.photometry.stars import MatchedStars, PS1Stars, match_and_select, on_image, ps1_stars
+from tasks.photometry.zero_point import ZeroPointFit, fit_zero_point
+
+__all__ = [
+    "ApertureFlag",
+    "Apertures",
+    "GrowthCurve",
+    "MatchedStars",
+    "PS1Stars",
+    "StarPhotometry",
+    "ZeroPointFit",
+    "aperture_photometry",
+    "calibrate_frame",
+    "core_peak",
+    "fill_masked",
+    "fit_growth_curve",
+    "fit_zero_point",
+    "frame_fwhm_px",
+    "match_and_select",
+    "measure_stars",
+    "moffat_enclosed",
+    "on_image",
+    "ps1_stars",
+]

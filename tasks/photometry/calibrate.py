@@ -1,0 +1,282 @@
+"""The zero point of a frame against PS1."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from models.base import Roots
+from models.catalog import StoredCone
+from models.frame import CalibratedFrame, PhotometryStatus, SolvedFrame, ZeroPoint
+from models.settings import PhotometrySettings
+from models.telescope import Band, Telescope
+from tasks.astrometry import read_wcs
+from tasks.calibration import read_reduced
+from tasks.catalogs import read_cone
+from tasks.photometry.apertures import DEFAULT_BETA, GrowthCurve, aperture_photometry, core_peak, fit_growth_curve
+from tasks.photometry.stars import PS1Stars, match_and_select, on_image, ps1_stars
+from tasks.photometry.zero_point import ZeroPointFit, fit_zero_point
+from tasks.quality import read_sources
+
+__all__ = ["StarPhotometry", "calibrate_frame", "frame_fwhm_px", "measure_stars"]
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+SATURATION_MARGIN = 0.9
+"""Stars whose highest pixel passes this share of the camera's linear range are left out."""
+
+_CURVE_SNR = 50.0
+_CURVE_STARS = 100
+
+
+class StarPhotometry(NamedTuple):
+    """Catalogue stars measured on an image; arrays of shape (N,), one row a star that passed all cuts.
+
+    Attributes
+    ----------
+    flux, err
+        Total flux, the growth curve's correction included, in the image's unit.
+    mag, mag_err, colour
+        PS1, mag.
+    x, y
+        Zero-based px.
+    curve
+        Growth curve of the image; its `n_stars` is 0 where a default profile was taken.
+    correction_mag
+        ``2.5 log10`` of the share of a star's light that the aperture holds: what the correction added, <= 0.
+    n_matched
+        PS1 objects matched before any cut.
+    counts
+        What each cut left, in words.
+    """
+
+    flux: FloatArray
+    err: FloatArray
+    mag: FloatArray
+    mag_err: FloatArray
+    colour: FloatArray
+    x: FloatArray
+    y: FloatArray
+    curve: GrowthCurve
+    correction_mag: float
+    n_matched: int
+    counts: tuple[str, ...]
+
+    @property
+    def offset(self) -> FloatArray:
+        """m_PS1 + 2.5 log10(flux), mag."""
+        return np.asarray(self.mag + 2.5 * np.log10(self.flux))
+
+    @property
+    def offset_err(self) -> FloatArray:
+        """Photon and catalogue errors of `offset`, mag."""
+        return np.asarray(np.hypot(1.0857 * self.err / self.flux, self.mag_err))
+
+
+def measure_stars(
+    data: FloatArray,
+    mask: npt.NDArray[Any],
+    var: FloatArray,
+    wcs: Any,
+    detections: tuple[FloatArray, FloatArray],
+    stars: PS1Stars,
+    *,
+    fwhm_px: float,
+    pixel_scale: float,
+    settings: PhotometrySettings,
+    saturation: float | None,
+    correct_aperture: bool = True,
+) -> StarPhotometry:
+    """Photometry of the PS1 stars on an image: a frame or a stack.
+
+    Parameters
+    ----------
+    data, mask, var
+        Image, mask (0: good) and variance, 2-D.
+    wcs
+        astropy WCS, distortions included.
+    detections
+        Zero-based x and y of the image's sources, px.
+    stars
+        All PS1 objects around the image, galaxies and faint ones included: they are the neighbours.
+    fwhm_px, pixel_scale
+        Width of a star, px; arcsec/px.
+    settings
+        Aperture, match radius, magnitude range, isolation, S/N.
+    saturation
+        Highest usable pixel, sky included; None: not looked at (a stack, where the mask or the clipping tells).
+    correct_aperture
+        Bring fluxes to total light with the growth curve.
+    """
+    x, y = (np.asarray(v, np.float64) for v in detections)
+    radius = settings.aperture_fwhm * fwhm_px
+    near, pixel = on_image(stars, wcs, data.shape, margin_px=2 * radius)
+    matched = match_and_select(
+        near,
+        pixel,
+        x,
+        y,
+        match_px=settings.match_arcsec / pixel_scale,
+        isolation_px=settings.isolation_fwhm * fwhm_px,
+        aperture_px=radius,
+        mag_range=(settings.bright_mag, settings.faint_mag),
+    )
+    counts = list(matched.counts)
+    catalogue, detection = matched.catalogue, matched.detection
+    measured = aperture_photometry(data, mask, var, x[detection], y[detection], radius, core_px=fwhm_px)
+    clean = measured.flag == 0
+    counts.append(f"{int(clean.sum())} free of masked pixels and edges")
+    if saturation is not None:
+        clean &= core_peak(data, x[detection], y[detection]) < saturation
+        counts.append(f"{int(clean.sum())} unsaturated")
+    strong = clean & (measured.flux > settings.min_snr * measured.err)
+    counts.append(f"{int(strong.sum())} with S/N > {settings.min_snr:g}")
+    catalogue, detection = catalogue[strong], detection[strong]
+    flux, err = measured.flux[strong], measured.err[strong]
+
+    curve, share = GrowthCurve(fwhm_px, DEFAULT_BETA, 0), 1.0
+    if correct_aperture:
+        bright = np.argsort(-flux / err, kind="stable")[:_CURVE_STARS]
+        bright = bright[(flux > _CURVE_SNR * err)[bright]]
+        curve = fit_growth_curve(data, mask, var, x[detection[bright]], y[detection[bright]], fwhm_px)
+        share = curve.measured_share(radius)
+    return StarPhotometry(
+        flux=flux / share,
+        err=err / share,
+        mag=near.mag[catalogue],
+        mag_err=near.mag_err[catalogue],
+        colour=near.colour[catalogue],
+        x=x[detection],
+        y=y[detection],
+        curve=curve,
+        correction_mag=float(2.5 * np.log10(share)),
+        n_matched=matched.n_matched,
+        counts=tuple(counts),
+    )
+
+
+def calibrate_frame(
+    solved: SolvedFrame, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: PhotometrySettings
+) -> CalibratedFrame:
+    """Zero point of a frame from the PS1 stars on it.
+
+    Apertures of 3 FWHM (the width of sources matched to Gaia: cosmic rays do not count) on stars of 14.5 to
+    20 mag that PS1 sees as point sources, isolated, unsaturated and unmasked, corrected to total light with
+    the frame's own growth curve; a clipped weighted fit of ``m_PS1 + colour_term * colour - m_inst``. The
+    zero point holds for the filter's natural system at PS1 colour zero, for total light:
+    ``m = -2.5 log10(flux / exptime) + zp``. The colour term is the profile's where it has one; else it is
+    fitted where there are 15 stars over 0.3 mag of colour; else it is 0, and `ZeroPoint.reason` says so.
+
+    A frame that cannot be calibrated is no exception: `ZeroPoint.status` says what came of it.
+
+    Parameters
+    ----------
+    solved
+        The frame; its reduced image and source table are read.
+    ps1
+        A PS1 cone that covers it; None: the catalogue could not be asked, the zero point is PENDING.
+    roots, telescope, settings
+        Folders; profile with the filter's PS1 band; numbers.
+    """
+    zero_point = _zero_point(solved, ps1, roots, telescope, settings)
+    return CalibratedFrame(solved=solved, zero_point=zero_point)
+
+
+def _refuse(status: PhotometryStatus, reason: str, **known: Any) -> ZeroPoint:
+    return ZeroPoint(status=status, reason=reason, **known)
+
+
+def _band(solved: SolvedFrame, telescope: Telescope) -> Band | str:
+    name = solved.raw.filter
+    if name is None:
+        return "the frame's filter is unknown, so no PS1 band calibrates it"
+    try:
+        band = telescope.band(name)
+    except KeyError as error:
+        return str(error.args[0])
+    return band if band.ps1 is not None else f"PS1 has no band like {name}"
+
+
+def frame_fwhm_px(solved: SolvedFrame) -> float | None:
+    """Width of a star on a frame, px: of sources matched to Gaia where known, else of all sources."""
+    if solved.fwhm_arcsec is not None:
+        return solved.fwhm_arcsec / solved.solution.pixel_scale
+    return solved.measured.quality.fwhm_px
+
+
+def _zero_point(
+    solved: SolvedFrame, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: PhotometrySettings
+) -> ZeroPoint:
+    band = _band(solved, telescope)
+    if isinstance(band, str):
+        return _refuse("NO_PS1_BAND", band)
+    if ps1 is None:
+        return _refuse("PENDING", "the PS1 catalogue around this frame has not been fetched yet")
+    fwhm = frame_fwhm_px(solved)
+    if fwhm is None or not np.isfinite(fwhm) or fwhm <= 0:
+        return _refuse("FAILED", "no star gave a width, so there is no aperture to measure with")
+    if solved.raw.exptime <= 0:
+        return _refuse("FAILED", f"exposure time {solved.raw.exptime:g} s: fluxes cannot be brought to one second")
+
+    data, mask, var, header = read_reduced(solved.reduced, roots)
+    sources = read_sources(solved.measured, roots)
+    stars = ps1_stars(read_cone(ps1, roots), band, settings.max_psf_kron)
+    ceiling = header.get("SATURATE", telescope.camera.nonlinear_adu or telescope.camera.saturation_adu)
+    photometry = measure_stars(
+        data,
+        mask,
+        var,
+        read_wcs(solved, roots),
+        (np.asarray(sources["X"]) - 1.0, np.asarray(sources["Y"]) - 1.0),
+        stars,
+        fwhm_px=fwhm,
+        pixel_scale=solved.solution.pixel_scale,
+        settings=settings,
+        saturation=SATURATION_MARGIN * float(ceiling),
+    )
+    known = {
+        "n_matched": photometry.n_matched,
+        "aperture_px": settings.aperture_fwhm * fwhm,
+        "catalogue": ps1.release,
+    }
+    n = photometry.flux.size
+    if n < settings.min_stars:
+        reason = f"{n} stars, {settings.min_stars} are needed: {', '.join(photometry.counts)}"
+        return _refuse("FEW_STARS", reason, n_stars=n, **known)
+    fit = fit_zero_point(
+        photometry.offset + 2.5 * np.log10(1.0 / solved.raw.exptime),
+        photometry.offset_err,
+        photometry.colour,
+        colour_term=band.colour_term,
+        clip_sigma=settings.clip_sigma,
+        iterations=settings.clip_iterations,
+    )
+    used = int(fit.used.sum())
+    if used < settings.min_stars:
+        reason = f"{used} stars after clipping, {settings.min_stars} are needed: {', '.join(photometry.counts)}"
+        return _refuse("FEW_STARS", reason, n_stars=used, **known)
+    return ZeroPoint(
+        status="OK",
+        reason=_how(photometry, fit, band),
+        zp=fit.zp,
+        zp_err=fit.err,
+        zp_rms=fit.rms,
+        n_stars=used,
+        colour_term=fit.colour_term,
+        **known,
+    )
+
+
+def _how(photometry: StarPhotometry, fit: ZeroPointFit, band: Band) -> str:
+    term = {
+        "given": "colour term of the profile",
+        "fitted": "colour term fitted on this frame",
+        "none": "no colour term: too few stars or too small a range of colour to fit one",
+    }[fit.colour_source]
+    if fit.colour_source == "none" and band.colour is None:
+        term = "no colour term: the profile names no colour for this filter"
+    curve = photometry.curve
+    origin = f"growth curve of {curve.n_stars} stars" if curve.n_stars else f"a Moffat profile of beta {curve.beta:g}"
+    return f"{term}; aperture corrected by {photometry.correction_mag:+.3f} mag ({origin})"

@@ -1,0 +1,370 @@
+"""The PSF of a stack, measured on the stack itself, and the telescope's mean PSF."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+from astropy.nddata import NDData
+from astropy.table import Table
+from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCS
+from photutils.psf import EPSFBuilder, extract_stars
+from scipy.ndimage import shift
+from scipy.spatial import cKDTree
+
+from models.base import FileRef, Roots
+from models.frame import FramePsf, MaskBit
+from models.settings import PsfSettings
+from models.stack import Stack, StackPsf, stack_paths
+from models.telescope import Telescope
+from tasks.core.errors import StageError
+from tasks.core.files import ref
+from tasks.core.tools import scratch
+from tasks.photometry import GrowthCurve, fit_growth_curve
+from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, read_objects
+from tasks.psf.frame import candidates, fwhm_range
+from tasks.psf.images import centred, encircled_energy, fit_moffat, write_psf_image
+from tasks.psf.psfex import PsfexOptions, evaluate_psf, run_psfex_by_degree
+
+__all__ = ["mean_psf", "stack_psf"]
+
+FloatArray = npt.NDArray[np.floating[Any]]
+BoolArray = npt.NDArray[np.bool_]
+
+_CURVE_SNR = 50.0
+_CURVE_STARS = 60
+_EPSF_STARS = 3
+_NO_SATURATION = 1e30
+_ISOLATION_FWHM = 5.0
+_REMEDY = "look at the stack: are its frames aligned, and are there stars on it?"
+
+
+class _Stars(NamedTuple):
+    """Bright, clean, isolated sources of a stack; zero-based px, brightest first."""
+
+    x: FloatArray
+    y: FloatArray
+    snr: FloatArray
+    half_light_px: FloatArray
+
+
+def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSettings) -> StackPsf:
+    """Model the PSF of a stack and write it beside the stack as ``{group}_{filter}_psf.fits``.
+
+    PSFEx on the stack's own stars, one sample a stack pixel, evaluated at the centre of the covered field;
+    the degree of its variation is lowered where stars are few. With fewer stars than PSFEx can use, an
+    effective PSF of three or more (photutils; Anderson & King 2000, PASP 112, 1360); with fewer than those,
+    a Moffat profile fitted to the brightest. ``METHOD`` in the header says which. The image is centred
+    on its middle pixel and sums to 1.0; EE50 and EE80 refer to all of a star's light, wings beyond the stamp
+    included. A stack without zero point has a PSF as well.
+
+    Parameters
+    ----------
+    stack
+        Its image and weight map are read.
+    roots, telescope, settings
+        Folders, name of the telescope, numbers.
+
+    Raises
+    ------
+    StageError
+        If there is no star that a PSF can be made from.
+    """
+    image, weight, wcs = _read_stack(stack, roots)
+    scale = float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600.0)
+    bad = (weight <= 0) | ~np.isfinite(image)
+    flags = np.where(bad, int(MaskBit.NO_DATA), 0).astype(np.uint8)
+    log = roots.logs / "psf" / f"{stack.group}_{stack.filter}"
+    with scratch(roots.scratch, "psf") as folder:
+        width = 4.0
+        for _ in range(2):  # the aperture follows the width that the first pass finds
+            catalogue = extract_catalogue(
+                folder, image, np.where(bad, 0, weight), flags, linear_header(wcs, image.shape),
+                ExtractionOptions(
+                    threshold_sigma=settings.threshold_sigma,
+                    back_size_px=settings.back_size_px,
+                    aperture_px=4.0 * width,
+                    vignet_px=settings.vignet_px,
+                    saturation_adu=_NO_SATURATION,
+                    gain=0.0,
+                    seeing_arcsec=width * scale,
+                    zero_point=30.0,
+                ),
+                log.with_name(f"{log.name}_extraction.log"),
+            )  # fmt: skip
+            objects = read_objects(catalogue)
+            stars = _stars(objects, settings, width)
+            measured = _median_width(image, bad, stars, settings.size_px)
+            if measured is None or abs(measured / width - 1) < 0.1:
+                width = measured or width
+                break
+            width = measured
+        stars = _stars(objects, settings, width)
+        psf, n_stars, chi2, method = _model(
+            folder, catalogue, objects, image, bad, stars, settings, width if stars.x.size else None, log
+        )
+    psf = centred(psf, width, settings.size_px)
+    shape = fit_moffat(psf, width)
+    bright = stars.snr > _CURVE_SNR
+    noise = _sky_variance(image, bad)
+    curve = fit_growth_curve(
+        image, bad, noise, stars.x[bright][:_CURVE_STARS], stars.y[bright][:_CURVE_STARS], shape.fwhm_px
+    )
+    if curve.n_stars == 0:
+        curve = GrowthCurve(shape.fwhm_px, float(np.clip(shape.beta, 2.0, 6.0)), 0)
+    energy = encircled_energy(psf, curve)
+    path = stack_paths(stack.group, stack.telescope, stack.filter, roots).psf
+    cards = [
+        ("OBJECT", stack.group, "target group"),
+        ("FILTER", stack.filter, "filter band"),
+        *_cards(shape.fwhm_px, energy.ee50_px, energy.ee80_px, shape.ellipticity, n_stars, scale),
+        ("CHI2", round(chi2, 4), "reduced chi-square of the model"),
+        ("METHOD", method, "how the PSF was made"),
+        ("SAMPLING", 1.0, "[px] stack pixels per PSF pixel"),
+    ]
+    write_psf_image(path, psf, cards)
+    return StackPsf(
+        file=ref(path, roots),
+        fwhm_px=shape.fwhm_px,
+        fwhm_arcsec=shape.fwhm_px * scale,
+        ee50_arcsec=energy.ee50_px * scale,
+        ee80_arcsec=energy.ee80_px * scale,
+        ellipticity=shape.ellipticity,
+        n_stars=n_stars,
+        chi2=chi2,
+        method=method,
+    )
+
+
+def _cards(
+    fwhm: float, ee50: float, ee80: float, ellipticity: float, n_stars: int, scale: float
+) -> list[tuple[str, Any, str]]:
+    return [
+        ("FWHM_PX", round(fwhm, 4), "[px] PSF FWHM"),
+        ("FWHM_AS", round(fwhm * scale, 4), "[arcsec] PSF FWHM"),
+        ("EE50_AS", round(ee50 * scale, 4), "[arcsec] radius of 50 % encircled energy"),
+        ("EE80_AS", round(ee80 * scale, 4), "[arcsec] radius of 80 % encircled energy"),
+        ("ELLIPT", round(ellipticity, 4), "ellipticity 1 - b/a (0 = circular)"),
+        ("NSTARS", n_stars, "number of stars used for the PSF model"),
+        ("PIXSCALE", round(scale, 5), "[arcsec/px] pixel scale"),
+    ]
+
+
+def _read_stack(stack: Stack, roots: Roots) -> tuple[FloatArray, FloatArray, WCS]:
+    try:
+        with fits.open(roots.of(stack.image), memmap=False) as hdus:
+            image, header = np.asarray(hdus[0].data, dtype=np.float32), hdus[0].header
+        weight = np.asarray(fits.getdata(roots.of(stack.weight)), dtype=np.float32)
+    except (OSError, TypeError, ValueError) as error:
+        raise StageError("PSF", f"the stack cannot be read: {error}", "make the stack again") from error
+    if image.ndim != 2 or image.shape != weight.shape:
+        raise StageError("PSF", f"stack {image.shape} and weight {weight.shape} differ", "make the stack again")
+    return image, weight, WCS(header)
+
+
+def _stars(objects: fits.FITS_rec, settings: PsfSettings, width: float) -> _Stars:
+    x, y = (np.asarray(objects[key], dtype=float) - 1.0 for key in ("XWIN_IMAGE", "YWIN_IMAGE"))
+    flux, snr = (np.asarray(objects[key], dtype=float) for key in ("FLUX_AUTO", "SNR_WIN"))
+    radius, ratio = (np.asarray(objects[key], dtype=float) for key in ("FLUX_RADIUS", "ELONGATION"))
+    good = (
+        (snr > settings.min_snr)
+        & ((ratio - 1) / (ratio + 1) < settings.max_ellipticity)
+        & (radius > 0.5)
+        & ((objects["FLAGS"] & 0xFE) == 0)
+        & ((objects["IMAFLAGS_ISO"] & BLEMISH) == 0)
+    )
+    if good.any():
+        # Galaxies are wider than the stars: the half-light radius of the brighter half, within 25 %.
+        order = np.argsort(-snr[good], kind="stable")
+        typical = np.median(radius[good][order[: max(5, order.size // 2)]])
+        good &= np.abs(radius / typical - 1) < 0.25
+    if good.any():
+        around = cKDTree(np.column_stack([x, y])).query_ball_point(
+            np.column_stack([x, y])[good], _ISOLATION_FWHM * width
+        )
+        alone = [flux[near].sum() < 1.05 * flux[i] for i, near in zip(np.flatnonzero(good), around, strict=True)]
+        good[np.flatnonzero(good)[~np.array(alone)]] = False
+    chosen = np.flatnonzero(good)
+    chosen = chosen[np.argsort(-snr[chosen], kind="stable")]
+    return _Stars(x[chosen], y[chosen], snr[chosen], radius[chosen])
+
+
+def _stamps(image: FloatArray, bad: BoolArray, stars: _Stars, size: int, number: int) -> list[FloatArray]:
+    """Sky-subtracted stamps of the brightest stars that lie whole on the image and have no bad pixel in the core."""
+    half, stamps = size // 2, []
+    for x, y in zip(stars.x, stars.y, strict=True):
+        ix, iy = round(x), round(y)
+        if not (half <= ix < image.shape[1] - half and half <= iy < image.shape[0] - half):
+            continue
+        cut = np.s_[iy - half : iy + half + 1, ix - half : ix + half + 1]
+        stamp = np.where(bad[cut], np.nan, image[cut]).astype(np.float64)
+        core = np.s_[half - 3 : half + 4, half - 3 : half + 4]
+        if np.isnan(stamp[core]).any():
+            continue
+        rim = np.concatenate([stamp[0], stamp[-1], stamp[1:-1, 0], stamp[1:-1, -1]])
+        if np.isfinite(rim).any():
+            stamps.append(stamp - np.nanmedian(rim))
+        if len(stamps) == number:
+            break
+    return stamps
+
+
+def _median_width(image: FloatArray, bad: BoolArray, stars: _Stars, size: int) -> float | None:
+    widths = []
+    for stamp in _stamps(image, bad, stars, size, 25):
+        try:
+            widths.append(fit_moffat(stamp).fwhm_px)
+        except StageError:
+            continue  # one star that is none: the median of the others stands
+    return float(np.median(widths)) if widths else None
+
+
+def _model(
+    folder: Path,
+    catalogue: Path,
+    objects: fits.FITS_rec,
+    image: FloatArray,
+    bad: BoolArray,
+    stars: _Stars,
+    settings: PsfSettings,
+    width: float | None,
+    log: Path,
+) -> tuple[FloatArray, int, float, str]:
+    """PSF image, number of stars, reduced chi-square, method."""
+    number = candidates(objects, settings)
+    try:
+        result = run_psfex_by_degree(
+            catalogue,
+            PsfexOptions(
+                size_px=settings.size_px + 4,  # room to centre it without an edge
+                degree=settings.degree,
+                min_snr=settings.min_snr,
+                max_ellipticity=settings.max_ellipticity,
+                fwhm_range_px=fwhm_range(width),
+                flag_mask=BLEMISH,
+            ),
+            number,
+            log.with_name(f"{log.name}_psfex.log"),
+        )
+        rows, columns = np.nonzero(~bad)
+        x, y = (columns.min() + columns.max()) / 2 + 1, (rows.min() + rows.max()) / 2 + 1
+        return evaluate_psf(result.file, x, y), result.n_accepted, result.chi2, f"PSFEx degree {result.degree}"
+    except StageError as refused:
+        stamps = _stamps(image, bad, stars, settings.size_px + 4, _CURVE_STARS)
+        if not stamps:
+            raise StageError("PSF", f"no usable star: {refused.reason}", _REMEDY) from refused
+        if len(stamps) >= _EPSF_STARS:
+            model = _epsf(stamps)
+            return model, len(stamps), _chi2(stamps, model), "ePSF"
+        # _moffat_image raises if even the brightest star is no star.
+        model = _moffat_image(stamps, settings.size_px + 4)
+        return model, len(stamps), _chi2(stamps, model), "Moffat fit"
+
+
+def _epsf(stamps: list[FloatArray]) -> FloatArray:
+    size = stamps[0].shape[0]
+    tables, images = [], []
+    for stamp in stamps:
+        fit = fit_moffat(stamp)
+        filled = np.where(np.isfinite(stamp), stamp, 0.0)
+        images.append(NDData(filled, mask=~np.isfinite(stamp)))
+        tables.append(Table({"x": [fit.x], "y": [fit.y]}))
+    with warnings.catch_warnings():
+        # photutils says which stars it could not fit; their number is judged here by the result alone.
+        warnings.simplefilter("ignore", AstropyUserWarning)
+        stars = extract_stars(images, tables, size=(size - 2, size - 2))
+        built, _ = EPSFBuilder(oversampling=1, maxiters=5, progress_bar=False, shape=(size, size))(stars)
+    data = np.asarray(built.data, dtype=np.float64)
+    if data.shape != (size, size) or not np.isfinite(data).all() or data.sum() <= 0:
+        raise StageError("PSF", f"no effective PSF from {len(stamps)} stars", _REMEDY)
+    return data
+
+
+def _moffat_image(stamps: list[FloatArray], size: int) -> FloatArray:
+    fits_ = [fit_moffat(stamp) for stamp in stamps]
+    fwhm, beta = (float(np.median([getattr(f, key) for f in fits_])) for key in ("fwhm_px", "beta"))
+    alpha2 = (fwhm / 2) ** 2 / (2 ** (1 / beta) - 1)
+    axis = np.arange(size) - (size - 1) / 2
+    return np.asarray((1 + (axis[:, None] ** 2 + axis[None, :] ** 2) / alpha2) ** -beta)
+
+
+def _chi2(stamps: list[FloatArray], model: FloatArray) -> float:
+    """Reduced chi-square of a model against the stars, their rim's scatter as the noise."""
+    values, count = 0.0, 0
+    half = (model.shape[0] - 1) / 2
+    for stamp in stamps:
+        fit = fit_moffat(stamp)
+        moved = shift(model, (fit.y - half, fit.x - half), order=3, mode="nearest")
+        good = np.isfinite(stamp)
+        scale = (stamp[good] * moved[good]).sum() / (moved[good] ** 2).sum()
+        rim = np.concatenate([stamp[0], stamp[-1], stamp[:, 0], stamp[:, -1]])
+        noise = 1.4826 * np.nanmedian(np.abs(rim - np.nanmedian(rim)))
+        # PSFEx's PSF_ACCURACY: the model is not asked to be better than 1 % of the light in a pixel.
+        variance = noise**2 + (0.01 * scale * moved[good]) ** 2
+        values += float(((stamp[good] - scale * moved[good]) ** 2 / np.maximum(variance, 1e-30)).sum())
+        count += int(good.sum()) - 1
+    return values / max(count, 1)
+
+
+def _sky_variance(image: FloatArray, bad: BoolArray) -> FloatArray:
+    good = image[~bad]
+    scatter = 1.4826 * np.median(np.abs(good - np.median(good))) if good.size else 1.0
+    return np.full(image.shape, scatter**2, dtype=np.float32)
+
+
+def mean_psf(psfs: Sequence[FramePsf], roots: Roots, telescope: Telescope) -> FileRef:
+    """Median of the frames' PSFs at the centre of the chip: ``stacks/{telescope}_mean_psf.fits``.
+
+    Each frame's model is evaluated at the centre of the chip, centred and normalised; the median of all is
+    centred and normalised again. For simulations and the like: the PSF of a stack is the stack's own.
+
+    Parameters
+    ----------
+    psfs
+        The frames' PSFs.
+    roots, telescope
+        Folders; the centre of the chip and the nominal scale where frames do not tell.
+
+    Raises
+    ------
+    StageError
+        If there is no usable model among them.
+    """
+    ny, nx = telescope.camera.shape
+    images, stars, scales, problems = [], [], [], []
+    for psf in psfs:
+        try:
+            image = evaluate_psf(roots.of(psf.psf), (nx + 1) / 2, (ny + 1) / 2)
+            images.append(centred(image, psf.fwhm_px))
+        except (StageError, OSError) as error:
+            problems.append(str(error))
+            continue
+        stars.append(psf.n_stars_accepted)
+        scales.append(psf.fwhm_arcsec / psf.fwhm_px)
+    shapes = {image.shape for image in images}
+    if len(shapes) != 1:
+        found = f"stamps of different size: {sorted(shapes)}" if shapes else "; ".join(problems[:3]) or "none was made"
+        raise StageError("mean PSF", f"no common PSF of {len(psfs)} frames: {found}", "make the frames' PSFs again")
+    scale = float(np.median(scales))
+    median = np.median(images, axis=0)
+    width = fit_moffat(median).fwhm_px
+    image = centred(median, width)
+    shape = fit_moffat(image, width)
+    curve = GrowthCurve(shape.fwhm_px, float(np.clip(shape.beta, 2.0, 6.0)), 0)
+    energy = encircled_energy(image, curve)
+    path = roots.data / "stacks" / f"{telescope.name}_mean_psf.fits"
+    cards = [
+        ("TELESCOP", telescope.name, "telescope"),
+        *_cards(shape.fwhm_px, energy.ee50_px, energy.ee80_px, shape.ellipticity, int(sum(stars)), scale),
+        ("NCOMBINE", len(images), "number of frames' PSFs combined"),
+        ("COMBTYPE", "MEDIAN", "combination method"),
+        ("METHOD", "median of PSFEx models", "at the centre of the chip"),
+    ]
+    write_psf_image(path, image, cards)
+    return ref(path, roots)

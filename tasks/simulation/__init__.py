@@ -1,0 +1,26 @@
+"""Simulated campaigns: the default data, and the truth that every figure of accuracy is measured against."""
+
+from tasks.simulation.bands import BANDS, natural, true_filters
+from tasks.simulation.campaign import Simulated, read_stars, read_truth, simulate_campaign
+from tasks.simulation.optics import pixel_area, to_pixels, to_sky, wcs_header
+from tasks.simulation.plan import Shot, plan_campaign
+from tasks.simulation.sky import FIELDS, at_epoch, field_sources
+
+__all__ = [
+    "BANDS",
+    "FIELDS",
+    "Shot",
+    "Simulated",
+    "at_epoch",
+    "field_sources",
+    "natural",
+    "pixel_area",
+    "plan_campaign",
+    "read_stars",
+    "read_truth",
+    "simulate_campaign",
+    "to_pixels",
+    "to_sky",
+    "true_filters",
+    "wcs_header",
+]
