@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Classifies every raw file (bias, dark, flat, science, junk) from header, path and object together,
-and says why. Reads headers and, once, contents; writes nothing but the --json file.
+and says why. Reads headers and, the first time, contents (their digests are kept in ROOT/.cache).
 
   python -m flows.inventory                       all years, a summary
   python -m flows.inventory 2025 --json inv.json  one year, every file with its reason"""
@@ -73,7 +73,7 @@ def _show(inventory: Inventory, telescope: Telescope) -> None:
     from rich.text import Text
 
     console = Console(soft_wrap=False)
-    table = Table("night", *_KINDS, "filters of the science frames", "binning", box=None, pad_edge=False)
+    table = Table("night", *_KINDS, "science filters", "binning", box=None, pad_edge=False)
     nights: dict[str, Counter[str]] = defaultdict(Counter)
     filters: dict[str, Counter[str]] = defaultdict(Counter)
     binnings: dict[str, set[int]] = defaultdict(set)
@@ -100,7 +100,7 @@ def _show(inventory: Inventory, telescope: Telescope) -> None:
     broken = {failure.file: failure for failure in inventory.unusable}
     notes = [row for row in inventory.rows if row.kind == "science" and row.filter is None]
     for title, lines in (
-        ("Broken files", [f"{file}: {f.reason}. {f.remedy}" for file, f in broken.items()]),
+        ("Cannot be used", [f"{file}: {f.reason}. {f.remedy}" for file, f in broken.items()]),
         ("Left out", [f"{row.path}: {row.why}" for row in junk if row.path not in broken]),
         ("Science frames without a known filter", [f"{row.path}: {row.why}" for row in notes]),
     ):
