@@ -15,7 +15,14 @@ from models.telescope import Band, Telescope
 from tasks.astrometry import read_wcs
 from tasks.calibration import read_reduced
 from tasks.catalogs import read_cone
-from tasks.photometry.apertures import DEFAULT_BETA, GrowthCurve, aperture_photometry, core_peak, fit_growth_curve
+from tasks.photometry.apertures import (
+    DEFAULT_BETA,
+    Apertures,
+    GrowthCurve,
+    aperture_photometry,
+    core_peak,
+    fit_growth_curve,
+)
 from tasks.photometry.stars import PS1Stars, match_and_select, on_image, ps1_stars
 from tasks.photometry.zero_point import ZeroPointFit, fit_zero_point
 from tasks.quality import read_sources
@@ -131,7 +138,7 @@ def measure_stars(
     if saturation is not None:
         clean &= core_peak(data, x[detection], y[detection]) < saturation
         counts.append(f"{int(clean.sum())} unsaturated")
-    strong = clean & (measured.flux > settings.min_snr * measured.err)
+    strong = clean & _expected_above(settings.min_snr, measured, near.mag[catalogue], clean)
     counts.append(f"{int(strong.sum())} with S/N > {settings.min_snr:g}")
     catalogue, detection = catalogue[strong], detection[strong]
     flux, err = measured.flux[strong], measured.err[strong]
@@ -155,6 +162,25 @@ def measure_stars(
         n_matched=matched.n_matched,
         counts=tuple(counts),
     )
+
+
+def _expected_above(
+    min_snr: float, measured: Apertures, mag: FloatArray, clean: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Stars whose *catalogue* magnitude lets expect the S/N asked for.
+
+    A cut on the measured flux would keep the faint stars that noise made brighter, and bias the zero point.
+    """
+    flux, err = measured.flux, measured.err
+    sure = clean & (flux > 2 * min_snr * err)
+    if not sure.any():
+        sure = clean & (flux > min_snr * err)
+    if not sure.any():
+        return sure
+    offset = float(np.median(mag[sure] + 2.5 * np.log10(flux[sure])))
+    expected = 10 ** (-0.4 * (mag - offset))
+    # Half of what is expected is no longer noise but another object, a variable or a damaged star.
+    return clean & (expected > min_snr * err) & (flux > 0.5 * min_snr * err)
 
 
 def calibrate_frame(
