@@ -9,6 +9,7 @@ from tasks.photometry.apertures import (
     fill_masked,
     fit_growth_curve,
     moffat_enclosed,
+    source_mask,
 )
 from tasks.photometry.calibrate import StarPhotometry, calibrate_frame, frame_fwhm_px, measure_stars
 from tasks.photometry.stars import MatchedStars, PS1Stars, match_and_select, on_image, ps1_stars
@@ -34,4 +35,5 @@ __all__ = [
     "moffat_enclosed",
     "on_image",
     "ps1_stars",
+    "source_mask",
 ]

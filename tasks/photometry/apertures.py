@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import sep
+from scipy.ndimage import binary_dilation
 from scipy.optimize import least_squares
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "fill_masked",
     "fit_growth_curve",
     "moffat_enclosed",
+    "source_mask",
 ]
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -94,6 +96,39 @@ def fill_masked(data: FloatArray, bad: BoolArray) -> FloatArray:
     return filled
 
 
+def source_mask(data: FloatArray, bad: BoolArray, threshold: float = 1.5, mesh_px: int = 64) -> BoolArray:
+    """Pixels with light of any source in them: not to be taken for sky.
+
+    Parameters
+    ----------
+    data
+        Image, 2-D.
+    bad
+        True where a pixel is not to be used, same shape.
+    threshold
+        Of the smoothed image (sep's default 3 x 3 kernel), sigma of the sky.
+    mesh_px
+        Mesh of the sky map taken off first.
+
+    Returns
+    -------
+    ndarray of bool
+        Segments of five or more pixels, grown by three pixels.
+    """
+    image = np.ascontiguousarray(np.where(np.isfinite(data), data, 0.0), dtype=np.float32)
+    if bad.all():
+        return np.zeros(image.shape, bool)
+    sky = sep.Background(image, mask=bad, bw=mesh_px, bh=mesh_px)
+    if sky.globalrms <= 0:
+        return np.zeros(image.shape, bool)
+    image -= sky.back(dtype=np.float32)
+    sep.set_extract_pixstack(max(300_000, image.size))
+    _, segments = sep.extract(
+        image, threshold, err=sky.globalrms, mask=bad, minarea=5, deblend_cont=1.0, clean=False, segmentation_map=True
+    )
+    return np.asarray(binary_dilation(segments > 0, iterations=3))
+
+
 def _gather(
     image: npt.NDArray[Any], x: FloatArray, y: FloatArray, dy: npt.NDArray[np.intp], dx: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[Any], BoolArray]:
@@ -132,6 +167,7 @@ def aperture_photometry(
     *,
     core_px: float | None = None,
     sky_px: tuple[float, float] | None = None,
+    sources: BoolArray | None = None,
 ) -> Apertures:
     """Flux of stars in circular apertures above the local sky.
 
@@ -156,6 +192,8 @@ def aperture_photometry(
         (1 FWHM for an aperture of 3 FWHM).
     sky_px
         Inner and outer radius of the annulus; default 4/3 and 2 aperture radii.
+    sources
+        From `source_mask`: pixels left out of the sky, as long as 50 others remain in the annulus.
 
     Returns
     -------
@@ -165,7 +203,7 @@ def aperture_photometry(
     image = _prepare(data, mask, var)
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     sky_px = sky_px or (SKY_INNER * radius_px, SKY_OUTER * radius_px)
-    sky, sky_err, flag = _local_sky(image, x, y, *sky_px)
+    sky, sky_err, flag = _local_sky(image, sources, x, y, *sky_px)
     flag |= _blemishes(image, x, y, radius_px, core_px if core_px is not None else radius_px / 3.0)
     total, noise, _ = sep.sum_circle(image.filled, x, y, radius_px, var=image.variance, subpix=0)
     area = np.pi * radius_px**2
@@ -192,7 +230,7 @@ def _prepare(data: FloatArray, mask: npt.NDArray[Any], var: FloatArray) -> _Imag
 
 
 def _local_sky(
-    image: _Image, x: FloatArray, y: FloatArray, inner: float, outer: float
+    image: _Image, sources: BoolArray | None, x: FloatArray, y: FloatArray, inner: float, outer: float
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.uint8]]:
     sky, error, flag = np.zeros(x.size), np.zeros(x.size), np.zeros(x.size, np.uint8)
     ring = _disc(inner, outer)
@@ -200,6 +238,10 @@ def _local_sky(
         part = slice(start, min(start + _CHUNK, x.size))
         values, inside = _gather(image.data, x[part], y[part], *ring)
         hidden, _ = _gather(image.bad, x[part], y[part], *ring)
+        if sources is not None:
+            lit, _ = _gather(sources, x[part], y[part], *ring)
+            enough = (inside & ~hidden & ~lit).sum(axis=1) >= _MIN_SKY_PIXELS
+            hidden = hidden | (lit & enough[:, None])
         sky[part], scatter, count = _clipped_median(np.where(inside & ~hidden, values, np.nan))
         error[part] = np.sqrt(np.pi / 2 / np.maximum(count, 1)) * scatter
         flag[part][count < _MIN_SKY_PIXELS] |= np.uint8(ApertureFlag.NO_SKY)
@@ -272,6 +314,7 @@ def fit_growth_curve(
     x: FloatArray,
     y: FloatArray,
     fwhm_px: float,
+    sources: BoolArray | None = None,
 ) -> GrowthCurve:
     """Fit a Moffat profile to the growth curve of bright isolated stars.
 
@@ -287,6 +330,8 @@ def fit_growth_curve(
         Positions of bright (S/N > 50) isolated unsaturated stars, zero-based px.
     fwhm_px
         First guess of the width, px.
+    sources
+        As for `aperture_photometry`.
 
     Returns
     -------
@@ -299,7 +344,7 @@ def fit_growth_curve(
     sky = (4.0 / 3.0 * steps[-1], 2.0 * steps[-1])
     image = _prepare(data, mask, var)
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    level, _, flag = _local_sky(image, x, y, *sky)
+    level, _, flag = _local_sky(image, sources, x, y, *sky)
     flag |= _blemishes(image, x, y, float(steps[-1]), fwhm_px)
     flux = np.array([sep.sum_circle(image.filled, x, y, r, subpix=0)[0] - np.pi * r * r * level for r in steps])
     usable = (flag == 0) & (flux > 0).all(axis=0)

@@ -22,6 +22,7 @@ from tasks.photometry.apertures import (
     aperture_photometry,
     core_peak,
     fit_growth_curve,
+    source_mask,
 )
 from tasks.photometry.stars import PS1Stars, match_and_select, on_image, ps1_stars
 from tasks.photometry.zero_point import ZeroPointFit, fit_zero_point
@@ -132,7 +133,8 @@ def measure_stars(
     )
     counts = list(matched.counts)
     catalogue, detection = matched.catalogue, matched.detection
-    measured = aperture_photometry(data, mask, var, x[detection], y[detection], radius, core_px=fwhm_px)
+    lit = source_mask(data, (mask != 0) | ~np.isfinite(data))
+    measured = aperture_photometry(data, mask, var, x[detection], y[detection], radius, core_px=fwhm_px, sources=lit)
     clean = measured.flag == 0
     counts.append(f"{int(clean.sum())} free of masked pixels and edges")
     if saturation is not None:
@@ -147,7 +149,7 @@ def measure_stars(
     if correct_aperture:
         bright = np.argsort(-flux / err, kind="stable")[:_CURVE_STARS]
         bright = bright[(flux > _CURVE_SNR * err)[bright]]
-        curve = fit_growth_curve(data, mask, var, x[detection[bright]], y[detection[bright]], fwhm_px)
+        curve = fit_growth_curve(data, mask, var, x[detection[bright]], y[detection[bright]], fwhm_px, lit)
         share = curve.measured_share(radius)
     return StarPhotometry(
         flux=flux / share,
