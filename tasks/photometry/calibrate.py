@@ -33,6 +33,7 @@ __all__ = ["StarPhotometry", "calibrate_frame", "frame_fwhm_px", "measure_stars"
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.intp]
+BoolArray = npt.NDArray[np.bool_]
 
 SATURATION_MARGIN = 0.9
 """Stars whose highest pixel passes this share of the camera's linear range are left out."""
@@ -41,6 +42,8 @@ _CURVE_SNR = 50.0
 _CURVE_STARS = 100
 _SMALL_FWHM = 1.25
 _MIN_RATIO_STARS = 5
+_MIN_RATIO_SCATTER = 0.01
+_MAX_RATIO_PULL = 3.0
 
 
 class StarPhotometry(NamedTuple):
@@ -147,7 +150,9 @@ def measure_stars(
         counts.append(f"{int(clean.sum())} unsaturated")
     bright = np.flatnonzero(clean & (measured.flux > _CURVE_SNR * measured.err))
     bright = bright[np.argsort(-(measured.flux / measured.err)[bright], kind="stable")][:_CURVE_STARS]
-    flux, err = _refine_faint(image, *at, measured, bright, fwhm_px, radius)
+    flux, err, single = _refine(image, *at, measured, bright, fwhm_px, radius)
+    clean &= single
+    counts.append(f"{int(clean.sum())} of a star's profile")
     strong = clean & _expected_above(settings.min_snr, flux, err, near.mag[catalogue], clean)
     counts.append(f"{int(strong.sum())} with S/N > {settings.min_snr:g}")
 
@@ -172,24 +177,29 @@ def measure_stars(
     )
 
 
-def _refine_faint(
+def _refine(
     image: StarImage, x: FloatArray, y: FloatArray, large: Apertures, bright: IntArray, fwhm_px: float, radius: float
-) -> tuple[FloatArray, FloatArray]:
-    """Flux and error in the full aperture; for faint stars from a small one, scaled up as the bright stars say.
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Flux, error, and whether it is the light of one star alone, with the help of a second, small aperture.
 
-    The sky's noise in a radius of 1.25 FWHM is less than half of that in 3 FWHM, and so is what neighbours
-    add (Howell 1989, PASP 101, 616). The scatter of the bright stars' ratios goes into the error.
+    Faint stars are measured in the small one and scaled up as the bright stars say: the sky's noise in a
+    radius of 1.25 FWHM is less than half of that in 3 FWHM, and so is what neighbours add (Howell 1989,
+    PASP 101, 616); the scatter of the bright stars' ratios goes into the error. A ratio that differs from
+    the bright stars' by more than its error allows tells of a blend, a galaxy or a spiral arm under the star.
     """
     if bright.size < _MIN_RATIO_STARS:
-        return large.flux, large.err
+        return large.flux, large.err, np.ones(large.flux.size, bool)
     sky = (SKY_INNER * radius, SKY_OUTER * radius)
     small = aperture_fluxes(image, x, y, _SMALL_FWHM * fwhm_px, core_px=fwhm_px, sky_px=sky)
     ratios = large.flux[bright] / small.flux[bright]
     ratio = float(np.median(ratios))
-    scatter = 1.4826 * float(np.median(np.abs(ratios - ratio))) / ratio
+    scatter = max(_MIN_RATIO_SCATTER, 1.4826 * float(np.median(np.abs(ratios - ratio))) / ratio)
+    scaled = ratio * small.flux
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.abs(large.flux - scaled) / np.hypot(large.err, scatter * np.abs(scaled))
     faint = large.flux < _CURVE_SNR * large.err
     scaled_err = ratio * np.hypot(small.err, scatter * small.flux)
-    return np.where(faint, ratio * small.flux, large.flux), np.where(faint, scaled_err, large.err)
+    return np.where(faint, scaled, large.flux), np.where(faint, scaled_err, large.err), off < _MAX_RATIO_PULL
 
 
 def _expected_above(
