@@ -142,7 +142,7 @@ class Command:
             for name, field in model.model_fields.items():
                 _add_setting(group, section, name, field)
         if options is not None:
-            group = self.parser.add_argument_group("options", (options.__doc__ or "").strip())
+            group = self.parser.add_argument_group("options of this command", (options.__doc__ or "").strip())
             for name, field in options.model_fields.items():
                 _add_setting(group, _OWN, name, field)
 

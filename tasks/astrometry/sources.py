@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from models.telescope import Telescope
 from tasks.astrometry.headers import frame_geometry
 from tasks.astrometry.matching import Floats, Reference
 from tasks.catalogs import at_epoch, contains, read_cone
+from tasks.quality import read_sources
 
 __all__ = ["Sources", "gaia_reference", "gaia_stars", "in_frame", "load_sources", "fitting_stars", "verification_stars"]
 
@@ -66,7 +66,7 @@ def load_sources(measured: MeasuredFrame, roots: Roots, telescope: Telescope) ->
     The error of a position is FWHM / 2.355 / (S/N) (King 1983, PASP 95, 163), with a floor for what the
     detector and the air add; a saturated star's is half a pixel.
     """
-    table = Table.read(roots.of(measured.sources))
+    table = read_sources(measured, roots)
     columns = {name: np.asarray(np.ma.filled(table[name], np.nan), dtype="f8") for name in
                ("X", "Y", "FLUX", "SNR", "FWHM_PX", "PEAK")}  # fmt: skip
     flags = np.asarray(table["FLAGS"]).astype(int)

@@ -29,7 +29,7 @@ def gaia_table(options: SimulationOptions, field: str) -> Table:
     """Gaia's answer: epoch 2016.0, G < 20.5, errors after EDR3 (Lindegren et al. 2021, A&A 649, A2, table 4).
 
     7 % of the stars (mostly faint and close pairs) have two-parameter solutions: no motion, no parallax, larger
-    errors. Some galaxies' cores are in, as in Gaia. A companion within 0.7 arcsec is not resolved.
+    errors. Some cores of galaxies and knots of the spiral are in, as in Gaia.
     """
     sources = field_sources(options, field)
     rng = rng_for(options.seed, "gaia", field)

@@ -64,11 +64,12 @@ def noiseless_light(shot: Shot, options: SimulationOptions) -> tuple[Array, int]
     visible = 0.3 * _sky_sigma_adu(shot)
     draw_galaxies(extended, table[is_galaxy], x[is_galaxy], y[is_galaxy], flux[is_galaxy], shot.wcs, visible)
     if FIELDS[shot.field].spiral:
-        draw_spiral(extended, shot.wcs, shot.filter, shot.exptime * 10 ** (0.4 * shot.zero_point), options.seed)
+        knots = table[np.asarray(table["kind"]) == "knot"]
+        draw_spiral(extended, shot.wcs, shot.filter, shot.exptime * 10 ** (0.4 * shot.zero_point), knots)
     light: Array = fftconvolve(np.pad(extended, 64, mode="edge"), kernel(psf), mode="same")[64:-64, 64:-64]
     # The transform leaves rounding of both signs where there is nothing.
     np.maximum(light, 0.0, out=light)
-    stars = ~is_galaxy
+    stars = np.asarray(table["kind"]) == "star"
     draw_stars(light, x[stars], y[stars], flux[stars], psf, floor=0.02 * _sky_sigma_adu(shot))
     on = (x[stars] > 0.5) & (x[stars] < size + 0.5) & (y[stars] > 0.5) & (y[stars] < size + 0.5)
     return light, int(on.sum())
@@ -126,8 +127,9 @@ def expose(shot: Shot, options: SimulationOptions, raw_root: Path) -> TrueFrame:
             camera.add_trail(electrons, trail, shot.seeing / 0.77 if shot.seeing else 3.0)
         electrons += camera.dark_rate(seed, size) * shot.exptime
         electrons = rng.poisson(electrons).astype(float)
-        truth |= {"filter": shot.filter, "cosmic_ray_pixels": camera.add_cosmic_rays(electrons, shot.exptime, rng)}
-        camera.bleed(electrons)
+        truth |= {"filter": shot.filter}
+    truth["cosmic_ray_pixels"] = camera.add_cosmic_rays(electrons, shot.exptime, rng)
+    camera.bleed(electrons)
     data = camera.read_out(electrons, level, seed, rng)
     path = raw_root / shot.path
     write_raw(path, data, maxim_header(shot, data.shape, seed))

@@ -9,9 +9,8 @@ from scipy.special import gamma
 
 from models.simulation import TrueWcs
 from tasks.simulation.optics import pixel_to_plane, project
-from tasks.simulation.seeds import rng_for
 
-__all__ = ["draw_galaxies", "draw_spiral", "SPIRAL"]
+__all__ = ["SPIRAL", "draw_galaxies", "draw_spiral", "spiral_knots"]
 
 Array = NDArray[np.float64]
 
@@ -22,6 +21,25 @@ SPIRAL = {
 _TOTAL = {"B": 9.0, "V": 9.0, "R": 8.1, "g": 8.6, "r": 8.1, "i": 7.8, "Ha": 8.1}
 _BULGE = {"B": 0.05, "V": 0.08, "R": 0.09, "g": 0.07, "r": 0.09, "i": 0.11, "Ha": 0.08}
 _KNOTS = {"B": 0.05, "V": 0.03, "R": 0.03, "g": 0.04, "r": 0.03, "i": 0.02, "Ha": 0.30}
+
+
+_GAUSSIAN_RE = 1.1774
+_PITCH = np.tan(np.deg2rad(21.0))
+
+
+def spiral_knots(rng: np.random.Generator, n: int = 220) -> dict[str, Array]:
+    """H II regions and young clusters along the arms: ``ra dec re`` (arcsec) and a magnitude for each filter."""
+    r = rng.uniform(35.0, 270.0, n)
+    turn = np.log(r / 30.0) / _PITCH + np.pi * rng.integers(0, 2, n) + rng.normal(0.0, 0.12, n)
+    weight, width = rng.lognormal(0.0, 0.8, n), rng.uniform(1.0, 3.0, n)
+    pa, q = np.deg2rad(SPIRAL["pa_deg"]), SPIRAL["axis_ratio"]
+    along, across = r * np.cos(turn), r * np.sin(turn) * q
+    east, north = along * np.sin(pa) + across * np.cos(pa), along * np.cos(pa) - across * np.sin(pa)
+    dec = SPIRAL["dec"] + north / 3600
+    knots = {"ra": SPIRAL["ra"] + east / 3600 / np.cos(np.deg2rad(dec)), "dec": dec, "re": width * _GAUSSIAN_RE}
+    for band in _TOTAL:
+        knots[band] = _TOTAL[band] - 2.5 * np.log10(_KNOTS[band] * weight / weight.sum())
+    return knots
 
 
 def _sersic_flux(re: float, n: float, q: float) -> float:
@@ -60,7 +78,7 @@ def draw_galaxies(image: Array, table: Table, x: Array, y: Array, flux: Array, w
             image[y0:y1, x0:x1] += stamp[y0 - row + half : y1 - row + half, x0 - column + half : x1 - column + half]
 
 
-def draw_spiral(image: Array, wcs: TrueWcs, band: str, flux_of: float, seed: int) -> None:
+def draw_spiral(image: Array, wcs: TrueWcs, band: str, flux_of: float, knots: Table) -> None:
     """Add the spiral at M51's place and its companion (flux per px, not yet blurred).
 
     Parameters
@@ -73,8 +91,8 @@ def draw_spiral(image: Array, wcs: TrueWcs, band: str, flux_of: float, seed: int
         Filter.
     flux_of
         Flux of a source of natural magnitude 0.
-    seed
-        Of the campaign: places the H II regions.
+    knots
+        H II regions and young clusters, as `spiral_knots` placed them.
     """
     rows, columns = image.shape
     y, x = np.mgrid[1 : rows + 1, 1 : columns + 1].astype(float)
@@ -89,7 +107,7 @@ def draw_spiral(image: Array, wcs: TrueWcs, band: str, flux_of: float, seed: int
     total = flux_of * 10 ** (-0.4 * _TOTAL[band])
     area = 3600**2 * abs(np.linalg.det(np.array(wcs.cd)))
 
-    phase = 2 * (angle - np.log(radius / 30.0) / np.tan(np.deg2rad(21.0)))
+    phase = 2 * (angle - np.log(radius / 30.0) / _PITCH)
     arms = 1 + 0.75 * np.tanh(radius / 40.0) * np.cos(phase) + 0.25 * np.cos(2 * phase + 0.7)
     edge = 1 / (1 + np.exp((radius - SPIRAL["radius_arcsec"]) / 12.0))
     dust = 1 - 0.35 * np.exp(-(((np.cos(phase / 2 + 0.5)) ** 2 - 0.9) ** 2) / 0.01) * np.exp(-radius / 150.0)
@@ -97,14 +115,12 @@ def draw_spiral(image: Array, wcs: TrueWcs, band: str, flux_of: float, seed: int
     image += total * (1 - _BULGE[band] - _KNOTS[band]) * area * disc
     image += total * _BULGE[band] * area * np.exp(-radius / 9.0) / (2 * np.pi * 81.0 * q)
 
-    rng = rng_for(seed, "spiral")
-    for _ in range(220):
-        r = rng.uniform(35.0, 270.0)
-        turn = np.log(r / 30.0) / np.tan(np.deg2rad(21.0)) + rng.choice([0.0, np.pi]) + rng.normal(0.0, 0.12)
-        weight, width = rng.lognormal(0.0, 0.8), rng.uniform(1.0, 3.0)
-        a, c = r * np.cos(turn), r * np.sin(turn) * q
-        de, dn = a * np.sin(pa) + c * np.cos(pa), a * np.cos(pa) - c * np.sin(pa)
-        _knot(image, east, north, de, dn, width, total * _KNOTS[band] * weight / 300.0 * area, wcs, (x0[0], y0[0]))
+    kx, ky = project(np.asarray(knots["ra"]), np.asarray(knots["dec"]), wcs.crval)
+    flux = flux_of * 10 ** (-0.4 * np.asarray(knots[f"{band}_nat"]))
+    for k in range(len(knots)):
+        de, dn = (kx[k] - x0[0]) * 3600, (ky[k] - y0[0]) * 3600
+        width = float(knots["re_arcsec"][k]) / _GAUSSIAN_RE
+        _knot(image, east, north, de, dn, width, flux[k] * area, wcs, (x0[0], y0[0]))
 
     cx, cy = project(zero + SPIRAL["companion_ra"], zero + SPIRAL["companion_dec"], wcs.crval)
     de, dn = (xi - cx[0]) * 3600, (eta - cy[0]) * 3600

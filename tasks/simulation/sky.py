@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Table, vstack
 from numpy.typing import NDArray
 
 from models.base import Record
 from models.simulation import SimulationOptions
 from tasks.simulation.bands import BANDS, gaia_magnitudes, johnson, locus, natural
+from tasks.simulation.extended import spiral_knots
 from tasks.simulation.seeds import rng_for
 
 __all__ = ["CATALOGUE_RADIUS", "FIELDS", "Field", "at_epoch", "field_sources"]
@@ -150,8 +151,9 @@ def field_sources(options: SimulationOptions, name: str) -> Table:
     Table
         ``id field kind ra dec pmra pmdec parallax g r i z y`` (PS1, AB), ``B_J V_J R_C I_C`` (Vega),
         ``B_nat ... Ha_nat`` (the camera's systems), ``G bp_rp``, and for galaxies ``re_arcsec sersic_n axis_ratio
-        pa_deg``. Positions and motions as drawn: errors belong to the catalogues. Parallax is not applied to
-        positions (it is below 20 mas for all but a handful).
+        pa_deg``. ``kind`` is ``star``, ``galaxy`` or ``knot`` (H II regions of the spiral). Positions and motions
+        as drawn: errors belong to the catalogues. Parallax is not applied to positions (it is below 20 mas for
+        all but a handful).
     """
     field = FIELDS[name]
     rng = rng_for(options.seed, "sky", name)
@@ -180,13 +182,21 @@ def field_sources(options: SimulationOptions, name: str) -> Table:
     }
     nothing, missing = np.zeros(m), np.full(n, np.nan)
     table = Table()
-    table["id"] = np.arange(1, n + m + 1, dtype=np.int64)
+    first = 1 + 10_000_000 * sorted(FIELDS).index(name)
+    table["id"] = np.arange(first, first + n + m, dtype=np.int64)
     table["field"] = np.full(n + m, name)
     table["kind"] = np.array(["star"] * n + ["galaxy"] * m)
     table["ra"] = np.concatenate([stars["ra"], galaxies["ra"]]) % 360.0
     table["dec"] = np.concatenate([stars["dec"], galaxies["dec"]])
     for key in ("pmra", "pmdec", "parallax"):
         table[key] = np.concatenate([stars[key], nothing])
+    _magnitudes(table, ps1)
+    for column, key in (("re_arcsec", "re"), ("sersic_n", "n"), ("axis_ratio", "q"), ("pa_deg", "pa")):
+        table[column] = np.concatenate([missing, galaxies[key]])
+    return vstack([table, _knots(rng, field, first + n + m)]) if field.spiral else table
+
+
+def _magnitudes(table: Table, ps1: dict[str, Array]) -> None:
     for band, values in ps1.items():
         table[band] = values
     for band, values in johnson(ps1).items():
@@ -194,8 +204,23 @@ def field_sources(options: SimulationOptions, name: str) -> Table:
     for band in BANDS:
         table[f"{band}_nat"] = natural(ps1, band)
     table["G"], table["bp_rp"] = gaia_magnitudes(ps1)
-    for column, key in (("re_arcsec", "re"), ("sersic_n", "n"), ("axis_ratio", "q"), ("pa_deg", "pa")):
-        table[column] = np.concatenate([missing, galaxies[key]])
+
+
+def _knots(rng: np.random.Generator, field: Field, first: int) -> Table:
+    # Emission lines follow no locus: what the camera sees in each filter is set, PS1's z and y made up.
+    knots = spiral_knots(rng)
+    n = len(knots["ra"])
+    table = Table()
+    table["id"] = np.arange(first, first + n, dtype=np.int64)
+    table["field"], table["kind"] = np.full(n, field.name), np.full(n, "knot")
+    table["ra"], table["dec"] = knots["ra"] % 360.0, knots["dec"]
+    for key in ("pmra", "pmdec", "parallax"):
+        table[key] = np.zeros(n)
+    _magnitudes(table, {band: knots[band] for band in "gri"} | {"z": knots["i"] - 0.1, "y": knots["i"] - 0.15})
+    for band in BANDS:
+        table[f"{band}_nat"] = knots[band]
+    table["re_arcsec"], table["sersic_n"] = knots["re"], np.full(n, 0.5)
+    table["axis_ratio"], table["pa_deg"] = np.ones(n), np.zeros(n)
     return table
 
 

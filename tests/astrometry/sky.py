@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 from astropy.table import Table
 
 from models.base import Roots
@@ -118,7 +119,7 @@ def source_table(
 def measured_frame(raw: RawFrame, sources: Table, roots: Roots) -> MeasuredFrame:
     path = roots.data / ".cache" / "sources" / str(raw.year) / raw.telescope / raw.night / f"{raw.name}.fits"
     path.parent.mkdir(parents=True, exist_ok=True)
-    sources.write(path, overwrite=True)
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(sources, name="SOURCES")]).writeto(path, overwrite=True)
     file = ref(path, roots)
     quality = Quality(
         fwhm_px=3.5, fwhm_arcsec=2.7, elongation=1.0, sky_adu=600.0, sky_sigma=20.0, saturated_fraction=0.0,

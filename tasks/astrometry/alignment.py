@@ -1,0 +1,343 @@
+"""A group's frames aligned with Gaia and with each other: SCAMP's word, believed only after a check of ours."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS, Sip
+
+from models.astrometry import Alignment
+from models.base import FileRef, Roots
+from models.catalog import Cone, StoredCone
+from models.frame import CalibratedFrame, FrameRecord, Rejected
+from models.settings import ScampSettings
+from models.stack import AlignedFrame
+from models.telescope import Telescope
+from tasks.astrometry.fitting import mean_distortion, monomials, with_distortion
+from tasks.astrometry.headers import frame_geometry, head_cards, head_text, read_wcs, tpv_head
+from tasks.astrometry.matching import Reference
+from tasks.astrometry.plate import Verification, match_radius, verify
+from tasks.astrometry.scamp import ScampInput, run_scamp
+from tasks.astrometry.sources import Sources, gaia_reference, gaia_stars, load_sources
+from tasks.core.errors import StageError
+from tasks.core.files import ref, safe_name, writing
+from tasks.core.tools import scratch
+
+__all__ = ["align_frames", "seasons"]
+
+_MAX_DET_FACTOR = 1.1
+_COARSE_PX = 0.4
+_MARGIN_DEG = 0.05
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A head that may be used."""
+
+    text: str
+    wcs: WCS
+    rms: float
+    median_offset: float
+    n_matched: int
+    parameters: float
+    doubt: str
+
+    @property
+    def prediction(self) -> float:
+        """Expected rms for stars that were not fitted (Akaike's final prediction error), arcsec.
+
+        A frame's own fit has ten parameters an axis and looks better on the stars it was fitted to than it is.
+        """
+        n, p = self.n_matched, self.parameters
+        return self.rms * float(np.sqrt((n + p) / (n - p))) if n > p else float("inf")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame while it is being aligned."""
+
+    record: FrameRecord
+    calibrated: CalibratedFrame
+    wcs: WCS
+
+    @property
+    def name(self) -> str:
+        return self.record.raw.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.record.raw.shape
+
+
+def seasons(jyears: Sequence[float], gap_days: float) -> list[list[int]]:
+    """Indices of the frames of each season: a gap of more than `gap_days` starts a new one."""
+    result: list[list[int]] = []
+    order = sorted(range(len(jyears)), key=lambda i: (jyears[i], i))
+    for position, i in enumerate(order):
+        if position and (jyears[i] - jyears[order[position - 1]]) * 365.25 <= gap_days:
+            result[-1].append(i)
+        else:
+            result.append([i])
+    return result
+
+
+def align_frames(
+    frames: Sequence[FrameRecord], gaia: StoredCone | None, group: str, roots: Roots, telescope: Telescope,
+    settings: ScampSettings,
+) -> Alignment:  # fmt: skip
+    """Give every frame of a group a verified `.head`.
+
+    One SCAMP run a season over all filters, against Gaia moved to the season's epoch, starting from our own plate
+    solutions. Each `.head` is then checked with the frame's own sources against Gaia at the frame's own
+    mid-exposure: rms, median offset, number matched, chance, scale and parity. Of SCAMP's and our own solution
+    the one is kept that is expected to place unseen stars better; with neither good the frame is rejected. Whatever
+    happens to SCAMP, the plate solutions remain.
+
+    Written to ``{year}/{telescope}/reduced/{night}/{name}.head``, whole; FLXSCALE and all else that is not
+    astrometry is left out.
+
+    Parameters
+    ----------
+    frames
+        Calibrated, with or without a PSF (its LDAC catalogue is SCAMP's input).
+    gaia
+        A cone over all frames. None: no SCAMP, no check against Gaia; the plate solutions' heads, and a note.
+    group
+        For the logs.
+    """
+    rejected: list[Rejected] = []
+    usable: list[_Frame] = []
+    for record in frames:
+        reason = _unusable(record)
+        if reason or record.calibrated is None:
+            rejected.append(Rejected(file=record.raw.name, reason=reason))
+            continue
+        try:
+            wcs = read_wcs(record.calibrated.solved, roots)
+        except StageError as error:
+            rejected.append(Rejected(file=record.raw.name, reason=error.reason))
+            continue
+        usable.append(_Frame(record, record.calibrated, wcs))
+    if gaia is None:
+        aligned = [_unchecked(frame, roots) for frame in usable]
+        notes = ("no Gaia cone: no SCAMP run, the plate solutions are used as they are",) if usable else ()
+        return Alignment(aligned=tuple(aligned), rejected=tuple(rejected), notes=notes)
+
+    notes_made: list[str] = []
+    results: dict[int, AlignedFrame | Rejected] = {}
+    for season in seasons([frame.record.raw.mid_exposure_jyear for frame in usable], settings.season_gap_days):
+        members = [usable[i] for i in season]
+        heads, failure, note = _season(members, gaia, group, roots, settings)
+        notes_made.append(note)
+        for i, head in zip(season, heads, strict=True):
+            results[i] = _choose(usable[i], head, failure, len(members), gaia, roots, telescope, settings)
+    in_order = [results[i] for i in range(len(usable))]
+    rejected.extend(result for result in in_order if isinstance(result, Rejected))
+    kept = tuple(result for result in in_order if isinstance(result, AlignedFrame))
+    return Alignment(aligned=kept, rejected=tuple(rejected), notes=tuple(notes_made))
+
+
+def _unusable(record: FrameRecord) -> str:
+    if record.calibrated is not None:
+        return ""
+    if record.failures:
+        last = record.failures[-1]
+        return f"{last.stage}: {last.reason}"
+    return "not calibrated"
+
+
+def _season(
+    members: Sequence[_Frame], gaia: StoredCone, group: str, roots: Roots, settings: ScampSettings
+) -> tuple[list[str | None], str, str]:
+    """SCAMP's heads for the frames of a season (None: none), why there are none at all, and a line on the run."""
+    epoch = float(np.mean([frame.record.raw.mid_exposure_jyear for frame in members]))
+    filters = " ".join(sorted({frame.record.raw.filter or "none" for frame in members}))
+    label = f"season {epoch:.2f} ({len(members)} frames, {filters})"
+    ready = [i for i, frame in enumerate(members) if frame.record.psf is not None and _enough(frame, settings)]
+    heads: list[str | None] = [None] * len(members)
+    if not ready:
+        failure = "SCAMP was not run: no frame has a SExtractor catalogue with enough Gaia stars"
+        return heads, failure, f"{label}: {failure}"
+    stars = _season_stars([members[i] for i in ready], gaia, epoch, roots)
+    key = hashlib.sha256(" ".join(frame.name for frame in members).encode()).hexdigest()[:8]
+    log = roots.logs / "scamp" / f"{safe_name(group)}_{epoch:.2f}_{key}.log"
+    try:
+        distortion = mean_distortion([(members[i].wcs, members[i].calibrated.solved.solution.n_matched) for i in ready])
+        inputs = [_scamp_input(members[i], distortion, roots) for i in ready]
+        with scratch(roots.scratch, "scamp") as folder:
+            found, summary = run_scamp(inputs, stars, epoch, settings, folder, log)
+    except StageError as error:
+        failure = f"SCAMP failed: {error.reason}"
+        return heads, failure, f"{label}: {failure}"
+    if summary.n_reference == 0:
+        failure = "SCAMP matched no Gaia star"
+        return heads, failure, f"{label}: {failure}"
+    for i, head in zip(ready, found, strict=True):
+        heads[i] = head
+    return heads, "", f"{label}: {summary}"
+
+
+def _enough(frame: _Frame, settings: ScampSettings) -> bool:
+    """SCAMP can run for ever on near-empty catalogues: frames with too few stars are kept from it."""
+    return frame.calibrated.solved.solution.n_matched >= settings.min_matched
+
+
+def _season_stars(members: Sequence[_Frame], gaia: StoredCone, epoch: float, roots: Roots) -> Reference:
+    """Gaia at the season's epoch around all its frames."""
+    geometry = np.array([frame_geometry(frame.wcs, frame.shape)[:3] for frame in members])
+    vectors = _unit(geometry[:, 0], geometry[:, 1])
+    middle = vectors.mean(axis=0)
+    middle /= np.linalg.norm(middle)
+    ra = float(np.degrees(np.arctan2(middle[1], middle[0]))) % 360
+    dec = float(np.degrees(np.arcsin(np.clip(middle[2], -1, 1))))
+    apart = np.degrees(np.arccos(np.clip(vectors @ middle, -1, 1)))
+    half = max(
+        float(np.hypot(*frame.shape)) * scale / 7200 for frame, scale in zip(members, geometry[:, 2], strict=True)
+    )
+    return gaia_stars(gaia, Cone(ra=ra, dec=dec, radius=float(apart.max()) + half + _MARGIN_DEG), epoch, roots)
+
+
+def _unit(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    a, d = np.radians(ra), np.radians(dec)
+    return np.column_stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)])
+
+
+def _scamp_input(frame: _Frame, distortion: Sip | None, roots: Roots) -> ScampInput:
+    """The plate solution in TPV overrides whatever WCS the catalogue's header carries: SCAMP reads no SIP."""
+    assert frame.record.psf is not None
+    catalogue = roots.of(frame.record.psf.catalogue)
+    if not catalogue.is_file():
+        raise StageError("SCAMP", f"the catalogue {frame.record.psf.catalogue.path} is gone", "reduce the year again")
+    cards = tpv_head(with_distortion(frame.wcs, distortion, frame.shape), frame.shape).removesuffix("END\n")
+    band = fits.Card("FILTER", frame.record.raw.filter or "none").image.rstrip()
+    return ScampInput(catalogue.absolute(), f"{cards}{band}\nEND\n")
+
+
+def _choose(
+    frame: _Frame, scamp_head: str | None, failure: str, n_season: int, gaia: StoredCone, roots: Roots,
+    telescope: Telescope, settings: ScampSettings,
+) -> AlignedFrame | Rejected:  # fmt: skip
+    """The better of SCAMP's head and our plate solution's, if either is good."""
+    raw, solution = frame.record.raw, frame.calibrated.solved.solution
+    try:
+        sources = load_sources(frame.calibrated.solved.measured, roots, telescope)
+        stars = gaia_reference(gaia, frame.wcs, frame.shape, raw.mid_exposure_jyear, roots, settings.mag_faint)
+    except StageError as error:
+        return Rejected(file=raw.name, reason=error.reason)
+    scale = solution.pixel_scale
+    own = len(monomials(3)) if frame.wcs.sip is not None else len(monomials(1))
+    plate = _judge(tpv_head(frame.wcs, frame.shape), frame, sources, stars, own, scale, settings)
+    scamp: _Candidate | None = None
+    if scamp_head is None:
+        without = "SCAMP wrote no head for it" if frame.record.psf else "it has no SExtractor catalogue for SCAMP"
+        reason = failure or without
+    else:
+        shared = len(monomials(1)) + len(monomials(settings.degree)) / n_season
+        scamp, reason = _judge_scamp(scamp_head, frame, sources, stars, shared, settings)
+    if scamp is not None and (plate.doubt or scamp.prediction <= plate.prediction):
+        return _aligned(frame, scamp, "scamp", "", roots)
+    if plate.doubt:
+        return Rejected(file=raw.name, reason=f"{reason}; plate solution: {plate.doubt}")
+    if scamp is not None:
+        reason = (
+            f"SCAMP's head is worse ({1000 * scamp.rms:.0f} mas) than the plate solution ({1000 * plate.rms:.0f} mas)"
+        )
+    return _aligned(frame, plate, "plate", reason, roots)
+
+
+def _judge_scamp(
+    text: str, frame: _Frame, sources: Sources, stars: Reference, parameters: float, settings: ScampSettings
+) -> tuple[_Candidate | None, str]:
+    """SCAMP's head if it can be trusted, or why not."""
+    scale = frame.calibrated.solved.solution.pixel_scale
+    try:
+        candidate = _judge(head_text(head_cards(text)), frame, sources, stars, parameters, scale, settings)
+    except StageError as error:
+        return None, error.reason
+    return (None, f"SCAMP's head refused: {candidate.doubt}") if candidate.doubt else (candidate, "")
+
+
+def _judge(
+    text: str, frame: _Frame, sources: Sources, stars: Reference, parameters: float, scale: float,
+    settings: ScampSettings,
+) -> _Candidate:  # fmt: skip
+    """Look at Gaia at the frame's own epoch through a head; stars above ``snr_high`` count where there are enough."""
+    wcs = WCS(head_cards(text), naxis=2)
+    radius = match_radius(settings.crossid_arcsec, scale)
+    bright = sources.take(sources.snr > settings.snr_high)
+    found = verify(wcs, bright, stars, frame.shape, radius)
+    if len(found.match) < settings.min_matched:
+        found = verify(wcs, sources.take(sources.snr > settings.snr_low), stars, frame.shape, radius)
+    return _Candidate(
+        text, wcs, found.match.rms, _median_offset(found), len(found.match), parameters,
+        _doubt(wcs, found, frame, scale, settings),
+    )  # fmt: skip
+
+
+def _median_offset(found: Verification) -> float:
+    if not len(found.match):
+        return float("nan")
+    return float(np.hypot(np.median(found.match.dx), np.median(found.match.dy)))
+
+
+def _doubt(wcs: WCS, found: Verification, frame: _Frame, scale: float, settings: ScampSettings) -> str:
+    """Why a head cannot be trusted; empty if it can."""
+    solution = frame.calibrated.solved.solution
+    limit = max(settings.max_offset_arcsec, _COARSE_PX * scale)
+    n = len(found.match)
+    if n < settings.min_matched:
+        return f"{n} Gaia stars matched, {settings.min_matched} are needed"
+    if found.doubt:
+        return found.doubt
+    if found.match.rms > limit:
+        return f"rms {found.match.rms:.2f} arcsec against Gaia, at most {limit:.2f}"
+    if (offset := _median_offset(found)) > limit / 2:
+        return f"shifted by {offset:.2f} arcsec against Gaia"
+    _, _, found_scale, _, parity = frame_geometry(wcs, frame.shape)
+    if parity != solution.parity:
+        return "mirrored"
+    factor = (found_scale / solution.pixel_scale) ** 2
+    if not 1 / _MAX_DET_FACTOR < factor < _MAX_DET_FACTOR:
+        return f"pixels {factor:.2f} times as large as the plate solution's"
+    return ""
+
+
+def _head_file(frame: _Frame, text: str, roots: Roots) -> FileRef:
+    raw = frame.record.raw
+    path = roots.data / str(raw.year) / raw.telescope / "reduced" / raw.night / f"{raw.name}.head"
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="ascii")
+    return ref(path, roots)
+
+
+def _aligned(frame: _Frame, chosen: _Candidate, source: str, reason: str, roots: Roots) -> AlignedFrame:
+    ra, dec, *_ = frame_geometry(chosen.wcs, frame.shape)
+    return AlignedFrame(
+        frame=frame.calibrated,
+        head=_head_file(frame, chosen.text, roots),
+        source="scamp" if source == "scamp" else "plate",
+        reason=reason,
+        rms_arcsec=chosen.rms,
+        n_matched=chosen.n_matched,
+        ra=ra,
+        dec=dec,
+    )
+
+
+def _unchecked(frame: _Frame, roots: Roots) -> AlignedFrame:
+    """The plate solution as it is, where there is no Gaia to check it against."""
+    solution = frame.calibrated.solved.solution
+    return AlignedFrame(
+        frame=frame.calibrated,
+        head=_head_file(frame, tpv_head(frame.wcs, frame.shape), roots),
+        source="plate",
+        reason=f"no Gaia cone; verified against {solution.reference}",
+        rms_arcsec=solution.rms_arcsec,
+        n_matched=solution.n_matched,
+        ra=solution.ra,
+        dec=solution.dec,
+    )
