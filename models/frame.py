@@ -93,6 +93,11 @@ class RawFrame(Record):
     airmass: float | None = None
 
     @property
+    def label(self) -> str:
+        """Name of its reduced frame in headers and reports, unique over nights: ``{night}/{name}.fits``."""
+        return f"{self.night}/{self.name}.fits"
+
+    @property
     def year(self) -> int:
         """Year of the night."""
         return int(self.night[:4])
