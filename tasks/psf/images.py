@@ -30,7 +30,7 @@ class MoffatFit(NamedTuple):
     fwhm_px
         Geometric mean of the axes' FWHM.
     ellipticity
-        1 - b/a.
+        ``(a - b) / (a + b)``, as in PSFEx.
     beta
         Exponent.
     amplitude, background
@@ -92,7 +92,7 @@ def fit_moffat(image: FloatArray, guess_px: float | None = None) -> MoffatFit:
     amplitude, x0, y0, log_size, e1, e2, beta, background = (float(v) for v in fit.x)
     fwhm = 2 * np.sqrt(np.exp(log_size) * (2 ** (1 / beta) - 1))
     ratio = np.exp(-np.hypot(e1, e2))
-    return MoffatFit(x0, y0, float(fwhm), float(1 - ratio), beta, amplitude * peak, background * peak)
+    return MoffatFit(x0, y0, float(fwhm), float((1 - ratio) / (1 + ratio)), beta, amplitude * peak, background * peak)
 
 
 def centroid(image: FloatArray, fwhm_px: float) -> tuple[float, float]:

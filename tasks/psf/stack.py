@@ -40,7 +40,7 @@ BoolArray = npt.NDArray[np.bool_]
 _CURVE_SNR = 50.0
 _CURVE_STARS = 60
 _EPSF_STARS = 3
-_NO_SATURATION = 1e30
+_NO_SATURATION = 1e12
 _ISOLATION_FWHM = 5.0
 _REMEDY = "look at the stack: are its frames aligned, and are there stars on it?"
 
@@ -148,7 +148,7 @@ def _cards(
         ("FWHM_AS", round(fwhm * scale, 4), "[arcsec] PSF FWHM"),
         ("EE50_AS", round(ee50 * scale, 4), "[arcsec] radius of 50 % encircled energy"),
         ("EE80_AS", round(ee80 * scale, 4), "[arcsec] radius of 80 % encircled energy"),
-        ("ELLIPT", round(ellipticity, 4), "ellipticity 1 - b/a (0 = circular)"),
+        ("ELLIPT", round(ellipticity, 4), "(a - b)/(a + b) (0 = circular)"),
         ("NSTARS", n_stars, "number of stars used for the PSF model"),
         ("PIXSCALE", round(scale, 5), "[arcsec/px] pixel scale"),
     ]
