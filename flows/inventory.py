@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Classifies every raw file (bias, dark, flat, science, junk) from header, path and object together,
-and says why. Reads headers and, once, contents; writes nothing but the --json file.
+and says why. Reads headers and, the first time, contents (their digests are kept in ROOT/.cache).
 
   python -m flows.inventory                       all years, a summary
   python -m flows.inventory 2025 --json inv.json  one year, every file with its reason"""
@@ -45,6 +45,8 @@ def _inventory(args: argparse.Namespace, settings: Settings, telescope: Telescop
     from tasks.inventory import take_inventory
 
     roots = settings.roots
+    if args.json is not None and args.json.absolute().resolve().is_relative_to(roots.raw.resolve()):
+        raise UserError(f"--json {args.json} lies among the raw frames, where nothing is ever written")
     say(f"Raw frames of {telescope.name} under {roots.raw}")
     inventory = take_inventory(roots, telescope, set(args.years) or None, _progress if sys.stderr.isatty() else None)
     if not inventory.rows:
@@ -55,7 +57,10 @@ def _inventory(args: argparse.Namespace, settings: Settings, telescope: Telescop
         )
     _show(inventory, telescope)
     if args.json is not None:
-        _write(args.json, inventory)
+        try:
+            _write(args.json, inventory)
+        except OSError as error:
+            raise UserError(f"--json {args.json} cannot be written: {error.strerror or error}") from error
         say(f"Every file with its reason: {args.json}")
     elif sum(row.kind == "junk" for row in inventory.rows):
         say("Every file with its reason: add --json FILE")
@@ -73,7 +78,7 @@ def _show(inventory: Inventory, telescope: Telescope) -> None:
     from rich.text import Text
 
     console = Console(soft_wrap=False)
-    table = Table("night", *_KINDS, "filters of the science frames", "binning", box=None, pad_edge=False)
+    table = Table("night", *_KINDS, "science filters", "binning", box=None, pad_edge=False)
     nights: dict[str, Counter[str]] = defaultdict(Counter)
     filters: dict[str, Counter[str]] = defaultdict(Counter)
     binnings: dict[str, set[int]] = defaultdict(set)
@@ -100,7 +105,7 @@ def _show(inventory: Inventory, telescope: Telescope) -> None:
     broken = {failure.file: failure for failure in inventory.unusable}
     notes = [row for row in inventory.rows if row.kind == "science" and row.filter is None]
     for title, lines in (
-        ("Broken files", [f"{file}: {f.reason}. {f.remedy}" for file, f in broken.items()]),
+        ("Cannot be used", [f"{file}: {f.reason}. {f.remedy}" for file, f in broken.items()]),
         ("Left out", [f"{row.path}: {row.why}" for row in junk if row.path not in broken]),
         ("Science frames without a known filter", [f"{row.path}: {row.why}" for row in notes]),
     ):

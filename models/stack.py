@@ -93,8 +93,11 @@ class Selection(Record):
 
     group: str
     filter: str
-    chosen: tuple[ScaledFrame, ...]
+    chosen: tuple[ScaledFrame, ...] = Field(description="empty: the filter is not stacked, `reason` says why")
     rejected: tuple[Rejected, ...] = ()
+    status: Literal["OK", "TOO_FEW_FRAMES"] = "OK"
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Grid(Record):

@@ -14,6 +14,7 @@ from tasks.calibration.combine import centre_and_noise
 from tasks.calibration.defects import bleeding, cosmic_rays, fill
 from tasks.calibration.flat import bias_image
 from tasks.calibration.header import science_header
+from tasks.calibration.trails import find_trails
 from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.fitsio import FloatImage, quiet_fits, read_raw, write_fits
@@ -132,7 +133,12 @@ def reduce_frame(
         data /= response
         variance = np.asarray((variance + data**2 * flat_variance) / response**2, np.float32)
 
-    hit = np.zeros(mask.shape, bool)
+    if settings.trails:
+        under, lines = find_trails(data, mask != 0, settings.trail_sigma)
+        mask[under] |= np.uint8(MaskBit.TRAIL)
+    else:
+        lines = ()
+        notes.append("satellite trails not looked for")
     if settings.cosmic_rays:
         hit = cosmic_rays(
             data, variance, mask != 0, gain, read_noise, sky, ceiling, settings.cosmic_sigma, settings.cosmic_objlim
@@ -140,7 +146,6 @@ def reduce_frame(
         mask[hit] |= np.uint8(MaskBit.COSMIC_RAY)
     else:
         notes.append("cosmic rays not looked for")
-    notes.append("satellite trails not looked for")
 
     unusable = float(np.count_nonzero(mask)) / mask.size
     if unusable > settings.max_bad_fraction:
@@ -172,6 +177,7 @@ def reduce_frame(
         round(ceiling - float(np.median(zero)), 3),
         "[adu] saturation or bend of the response, above bias",
     )
+    header["NTRAILS"] = (len(lines), "number of straight trails masked")
     header["MASKFRAC"] = (round(unusable, 6), "fraction of masked pixels")
     path = roots.data / str(raw.year) / telescope.name / "reduced" / raw.night / f"{raw.name}.fits"
     write_fits(

@@ -1,8 +1,9 @@
 """What a raw file is, from its header, its path and what the observer called it, together.
 
 None of them is to be believed alone: IMAGETYP stays at what it was for the frames before, OBJECT too, names
-are typed by hand. What cannot lie comes first: an exposure of 0 s holds no light; a frame with an open
-shutter is no bias; under a bright sky no stars are seen, and in the dark no twilight flat is taken.
+are typed by hand. What cannot lie comes first: an exposure of 0 s holds no light, and neither does one that
+MaxIm DL took as a bias or dark frame (it kept the shutter shut). Light frames and flat fields are taken
+alike: the file name tells them apart, then the Sun, for in the dark no twilight flat is taken.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ NO_LIGHT_S = 0.01
 TWILIGHT_DEG = -12.0
 """With the Sun higher than this a frame whose IMAGETYP says flat is one whatever its name, deg."""
 BRIGHT_DEG = -6.0
-"""With the Sun higher than this the sky is too bright for anything but flats (civil twilight), deg."""
-_SUN_SYSTEM = ("venus", "moon", "lune", "mercure", "mercury", "jupiter", "soleil", "sun", "mars")
+"""With the Sun higher than this (civil twilight) a light frame that names no target is a flat, deg."""
+_OUR_KEYWORDS = ("PIPELINE", "BIASCORR", "FLATCORR", "COMBMETH", "COMBTYPE")
 _CALIBRATED_LETTERS = set("BDF")
 
 
@@ -47,10 +48,10 @@ def _filter(header: Mapping[str, Any], path: str, telescope: Telescope, kind: Ki
     named = filter_in_name(path, telescope)
     if spelled:
         name = canonical_filter(spelled, telescope)
-        if name is None:
+        if name is None and kind in ("flat", "science"):
             return None, [f"filter {spelled!r} is not known to the profile {telescope.name}"]
         # a capital for a small letter is a habit of typing, another letter is a contradiction
-        if named is not None and named.casefold() != name.casefold() and kind in ("flat", "science"):
+        if name and named and named.casefold() != name.casefold() and kind in ("flat", "science"):
             return name, [f"FILTER says {spelled!r}, the file name {named}: the header is believed"]
         return name, []
     if kind not in ("flat", "science"):
@@ -87,8 +88,7 @@ class _Evidence:
             self.sun = sun_altitude(start_of_exposure(cards, keys.date_obs), telescope.site)
         except StageError:
             self.sun = None
-        named = f"{stem} {text(cards, keys.object)}".casefold()
-        self.bright_target = any(word in named for word in _SUN_SYSTEM)
+        self.ours = next((key for key in _OUR_KEYWORDS if text(cards, (key,))), "")
 
     def sky(self) -> str:
         return f"the Sun at {self.sun:+.0f}°"
@@ -136,6 +136,8 @@ def _made_by_a_program(e: _Evidence) -> str:
         return f"made by a program from raw frames: the file name says {e.stem.made!r}"
     if e.imagetyp == "master":
         return f"made by a program from raw frames: IMAGETYP {e.imagetyp_text!r}"
+    if e.ours:
+        return f"already reduced: its header has {e.ours}"
     if e.calstat and set(e.calstat) & _CALIBRATED_LETTERS and set(e.calstat) <= _CALIBRATED_LETTERS | set("CM "):
         return f"already calibrated: CALSTAT {e.calstat!r}"
     if e.combined > 1:
@@ -173,23 +175,27 @@ def _flat(e: _Evidence) -> tuple[Kind, str] | None:
     dark_sky = e.sun is not None and e.sun < TWILIGHT_DEG
     if e.stem.calibration == "flat":
         return "flat", f"file name says {e.stem.word!r}{lies}"
-    other_name = e.stem.names_something and e.stem.calibration is None
+    target = e.stem if e.stem.names_something else e.object
+    named = target.names_something and target.calibration is None
     if e.imagetyp == "flat":
-        if not (other_name and dark_sky) or e.object.calibration == "flat":
+        if not (named and dark_sky) or e.object.calibration == "flat":
             return "flat", f"IMAGETYP {e.imagetyp_text!r}"
         return None  # IMAGETYP stayed at 'flat': a named target under a dark sky
     for words, what in ((e.object, "OBJECT"), (e.folder, "folder")):
-        if words.calibration == "flat" and not (other_name and (dark_sky or e.sun is None)):
+        if words.calibration == "flat" and not (named and (dark_sky or e.sun is None)):
             return "flat", f"{what} says {words.word!r}{lies}"
-    if e.sun is not None and e.sun > BRIGHT_DEG and not e.bright_target:
+    if e.sun is not None and e.sun > BRIGHT_DEG and not named:
         misnamed = f", though the file name says {e.stem.word!r}" if e.stem.calibration else ""
-        return "flat", f"a light frame under a bright sky ({e.sky()}){misnamed}"
+        return "flat", f"a light frame of no target under a bright sky ({e.sky()}){misnamed}"
     return None
 
 
 def _light(e: _Evidence) -> tuple[Kind, str]:
-    if e.exptime is None:
-        return "junk", "no exposure time in the header: neither a raw frame of the camera nor to be calibrated"
+    if e.exptime is None and e.imagetyp == "none":
+        return (
+            "junk",
+            "no IMAGETYP and no exposure time in the header: neither a raw frame of the camera nor to be calibrated",
+        )
     doubts = []
     if e.imagetyp == "flat":
         doubts.append(f"IMAGETYP says {e.imagetyp_text!r}, but it is a named target under a dark sky ({e.sky()})")
@@ -199,5 +205,7 @@ def _light(e: _Evidence) -> tuple[Kind, str]:
         doubts.append(f"the file name says {e.stem.word!r}, but it is an exposure to light in the dark")
     if not (e.stem.names_something or e.object.names_something):
         doubts.append("names no target: its position decides")
+    if e.sun is not None and e.sun > BRIGHT_DEG:
+        doubts.append(f"{e.sky()} when it was taken: a bright sky, or the clock was wrong")
     how = f"IMAGETYP {e.imagetyp_text!r}" if e.imagetyp == "light" else "exposed, and no calibration frame"
     return "science", "; ".join([how, *doubts])

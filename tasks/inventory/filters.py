@@ -18,9 +18,14 @@ _CAPITAL_SYSTEM = re.compile(
 )
 _SMALL_SYSTEM = re.compile(r"^(?:sloan|sdss|gunn)?([ugriz])(?:sloan|sdss|gunn|prime|p)?$")
 _WIDTH = re.compile(r"(?<=[a-z])\d+(?:nm|a)?$")
-# The sequence number of the acquisition program, and what stands after it: -0003r60, -0017G, -001_Ha, -0002_OIII_300s
-_AFTER_NUMBER = re.compile(r"[-_ ]\d{2,}[-_ ]?([A-Za-z][A-Za-z']*(?:_[A-Za-z]+)?)(?:[-_ ]?\d+s?)?$")
-_AT_END = re.compile(r"[-_ ]([A-Za-z][A-Za-z0-9']*)$")
+# Where a file name names the filter: after the program's sequence number (-0003r60, -0017G, -001_Ha,
+# -0002_OIII_300s), before it (Flat_R-001), or at the end (M67_60s_R, M67_R_60s).
+_IN_NAME = (
+    re.compile(r"[-_ ]\d{2,}[-_ ]?([A-Za-z][A-Za-z']*(?:_[A-Za-z]+)?)(?:[-_ ]?\d+s?)?$"),
+    re.compile(r"[-_ ]([A-Za-z][A-Za-z0-9']*)_?[-_ ]\d{2,}$"),
+    re.compile(r"[-_ ]([A-Za-z][A-Za-z0-9']*)$"),
+    re.compile(r"[-_ ]([A-Za-z][A-Za-z']*)[-_ ]\d+s$"),
+)
 
 
 def _plain(word: str) -> str:
@@ -66,11 +71,11 @@ def filter_in_name(path: str, telescope: Telescope) -> str | None:
     """The filter that a file name ends with, as the acquisition program writes it; None if it names none.
 
     ``M67_-0003r60.fits`` and ``Coma Cote-0017G.fits`` name one after the sequence number, ``M1-0002_Ha.fits``
-    after an underscore, the exposure time may follow.
+    after an underscore, ``Flat_R-001.fit`` before the number; an exposure time may follow.
     """
     stem = PurePosixPath(path).name
     stem = re.sub(r"\.[A-Za-z]{2,4}(?:\.gz)?$", "", stem, flags=re.IGNORECASE)
-    for pattern in (_AFTER_NUMBER, _AT_END):
+    for pattern in _IN_NAME:
         match = pattern.search(stem)
         if match and (name := canonical_filter(match[1], telescope)):
             return name

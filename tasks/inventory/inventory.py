@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -17,7 +18,7 @@ from models.telescope import Telescope, TelescopeError, load_telescope, telescop
 from tasks.core.errors import StageError, UserError
 from tasks.core.files import digest_file, safe_name
 from tasks.inventory.classify import classify
-from tasks.inventory.headers import STAGE, Header, number, read_header, text
+from tasks.inventory.headers import STAGE, Header, integer, number, read_header, text
 from tasks.inventory.observing import night_of, sexagesimal, start_of_exposure
 from tasks.inventory.scan import Found, scan
 
@@ -81,7 +82,8 @@ def take_inventory(
     telescope
         The profile whose frames are wanted; files of the other telescopes at hand are told from the path.
     years
-        Only nights of these years; None: all. Files whose night is not known are always listed.
+        Only nights of these years; None: all. A file whose night is not known is listed where its path names
+        one of them or no year at all.
     progress
         Called with (files done, files in all).
 
@@ -97,7 +99,7 @@ def take_inventory(
     for file in files:
         _examine(file, telescope, others)
     if years is not None:
-        files = [file for file in files if file.facts.night is None or int(file.facts.night[:4]) in years]
+        files = [file for file in files if _of_years(file, years)]
     usable = sorted((file for file in files if file.verdict.kind != "junk"), key=_order)
     frames = _frames(usable, roots, telescope, progress)
     return Inventory(
@@ -105,6 +107,14 @@ def take_inventory(
         rows=tuple(file.row() for file in sorted(files, key=lambda file: file.found.relative)),
         unusable=tuple(file.failure for file in files if file.failure is not None),
     )
+
+
+def _of_years(file: _File, years: Collection[int]) -> bool:
+    """Whether to list the file among these years; without a date the years in its path tell, if there are any."""
+    if file.facts.night is not None:
+        return int(file.facts.night[:4]) in years
+    named = {int(year) for year in re.findall(r"(?<!\d)((?:19|20)\d\d)", file.found.relative)}
+    return not named or not named.isdisjoint(years)
 
 
 def _order(file: _File) -> tuple[datetime, str]:
@@ -128,16 +138,14 @@ def _path_hints(roots: Roots, telescope: Telescope) -> dict[str, str]:
     }
 
 
-def _telescope_of(path: str, hints: dict[str, str], telescope: Telescope) -> str:
-    """The telescope that the path names last (deepest); the asked one where it names none."""
+def _telescope_of(words: str, hints: dict[str, str]) -> str | None:
+    """The telescope that a path names last (deepest); None where it names none."""
     found = {
-        name: max((match.end() for match in re.finditer(pattern, path, re.IGNORECASE)), default=-1)
+        name: max((match.end() for match in re.finditer(pattern, words, re.IGNORECASE)), default=-1)
         for name, pattern in hints.items()
     }
-    best = max(found.values(), default=-1)
-    if best < 0 or found.get(telescope.name, -1) == best:
-        return telescope.name
-    return next(name for name, position in found.items() if position == best)
+    name = max(found, key=lambda name: found[name], default="")
+    return name if name and found[name] >= 0 else None
 
 
 def _examine(file: _File, telescope: Telescope, hints: dict[str, str]) -> None:
@@ -148,18 +156,21 @@ def _examine(file: _File, telescope: Telescope, hints: dict[str, str]) -> None:
     if found.problem:
         file.fail(found.problem, found.remedy)
         return
-    owner = _telescope_of(found.relative, hints, telescope)
-    file.telescope = owner
+    file.telescope = _telescope_of(found.relative, hints)
     try:
         file.header, data_bytes = read_header(found.path)
     except StageError as error:
+        file.telescope = file.telescope or telescope.name
         file.fail(error.reason, error.remedy)
         return
+    by_path = file.telescope is not None
+    owner = file.telescope or _telescope_of(text(file.header, ("TELESCOP",)), hints) or telescope.name
+    file.telescope = owner
     file.facts = _plain_facts(file.header, telescope)
     file.verdict = classify(file.header, found.relative, telescope)
     if owner != telescope.name:
         file.facts = file.facts.model_copy(update=_when(file.header, telescope))
-        file.junk(f"of the telescope {owner}, as its path says")
+        file.junk(f"of the telescope {owner}, as {'its path' if by_path else 'TELESCOP'} says")
         return
     if file.verdict.kind == "junk":
         file.facts = file.facts.model_copy(update=_when(file.header, telescope))
@@ -174,7 +185,7 @@ def _examine(file: _File, telescope: Telescope, hints: dict[str, str]) -> None:
         file.fail(error.reason, error.remedy)
         return
     if why := _misfit(file.header, file.facts, telescope):
-        file.junk(why)
+        file.fail(why, "nothing, if it is no raw frame of this camera; else give the profile of its camera")
 
 
 def _when(header: Header, telescope: Telescope) -> dict[str, object]:
@@ -189,9 +200,8 @@ def _when(header: Header, telescope: Telescope) -> dict[str, object]:
 def _plain_facts(header: Header, telescope: Telescope) -> _Facts:
     keys = telescope.header
     exptime = number(header, keys.exptime)
-    shape = None
-    if all(isinstance(header.get(key), int) for key in ("NAXIS1", "NAXIS2")):
-        shape = (int(header["NAXIS2"] or 0), int(header["NAXIS1"] or 0))
+    rows, columns = integer(header, "NAXIS2"), integer(header, "NAXIS1")
+    shape = (rows, columns) if rows is not None and columns is not None else None
     ra, dec = _position(header, telescope)
     return _Facts(
         exptime=exptime if exptime is not None and math.isfinite(exptime) else None,
@@ -240,21 +250,18 @@ def _binning(header: Header, shape: tuple[int, int] | None, telescope: Telescope
 
 def _check_data(file: _File, data_bytes: int) -> None:
     header, shape = file.header, file.facts.shape
-    axes = header.get("NAXIS")
-    if not isinstance(axes, int) or axes == 0 or shape is None or 0 in shape:
+    axes = integer(header, "NAXIS")
+    if not axes or shape is None or min(shape) < 1:
         raise StageError(
             STAGE, "no image in the primary HDU", "if the image is in an extension, copy it into a plain FITS file"
         )
-    depth = 1
-    for axis in range(3, axes + 1):
-        length = header.get(f"NAXIS{axis}")
-        depth *= length if isinstance(length, int) else 0
-    if axes < 2 or depth != 1:
+    if axes < 2 or any(integer(header, f"NAXIS{axis}") != 1 for axis in range(3, axes + 1)):
         raise StageError(STAGE, f"not a two-dimensional image: NAXIS = {axes}", "save each plane as a file of its own")
-    bits = header.get("BITPIX")
+    bits = integer(header, "BITPIX")
     if bits not in (8, 16, 32, 64, -32, -64):
-        raise StageError(STAGE, f"BITPIX {bits!r} is no FITS pixel type", "the header is damaged: copy the file again")
-    wanted = shape[0] * shape[1] * abs(int(bits)) // 8
+        said = text(header, ("BITPIX",))
+        raise StageError(STAGE, f"BITPIX {said!r} is no FITS pixel type", "the header is damaged: copy the file again")
+    wanted = shape[0] * shape[1] * abs(bits) // 8
     if data_bytes < wanted:
         raise StageError(
             STAGE,
@@ -288,8 +295,8 @@ def _misfit(header: Header, facts: _Facts, telescope: Telescope) -> str:
     size = f"{facts.shape[1]} × {facts.shape[0]} px"
     if facts.binning is None:
         return f"{size} fit no binning of the camera ({full[1]} × {full[0]} px unbinned): no raw frame of it"
-    second = header.get("YBINNING")
-    if isinstance(second, int) and second != facts.binning:
+    second = integer(header, "YBINNING")
+    if second is not None and second != facts.binning:
         return f"binned {facts.binning} × {second}: its pixels are not square"
     if not _fits_chip(facts.shape, facts.binning, telescope):
         return (
@@ -303,12 +310,13 @@ def _frames(
     usable: list[_File], roots: Roots, telescope: Telescope, progress: Callable[[int, int], None] | None
 ) -> list[RawFrame]:
     """Digest the files in the order of time, set copies aside, give each frame its name."""
+    memo = roots if _can_keep_digests(roots) else None
     first: dict[str, str] = {}
     taken: dict[str, set[str]] = defaultdict(set)
     frames = []
     for done, file in enumerate(usable, start=1):
         try:
-            digest = digest_file(file.found.path, roots)
+            digest = digest_file(file.found.path, memo)
         except OSError as error:
             file.fail(f"cannot be read: {error.strerror or error}", "check the disk and who may read the file")
             continue
@@ -322,6 +330,15 @@ def _frames(
         assert file.facts.night is not None
         frames.append(_frame(file, digest, _name(file, taken[file.facts.night]), telescope))
     return frames
+
+
+def _can_keep_digests(roots: Roots) -> bool:
+    """Whether digests can be remembered under the data root; an inventory is possible without."""
+    try:
+        (roots.data / ".cache").mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(roots.data / ".cache", os.W_OK | os.X_OK)
 
 
 def _name(file: _File, taken: set[str]) -> str:

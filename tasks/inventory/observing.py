@@ -14,7 +14,7 @@ __all__ = ["night_of", "start_of_exposure", "sexagesimal", "sun_altitude"]
 
 _DATE = re.compile(r"^(\d{4})[-/](\d{1,2})[-/](\d{1,2})")
 _TIME = re.compile(
-    r"^(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d*)?))?\s*(?P<zone>Z|UTC?|[+-]\d{2}:?\d{2}|[+-]\d{2})?$", re.IGNORECASE
+    r"^(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d*)?))?\s*(?P<zone>Z|UTC?|[+-]\d{2}:?\d{2}|[+-]\d{2})?$", re.IGNORECASE
 )
 _TIME_KEYWORDS = ("TIME-OBS", "UT", "UTC", "UT-OBS", "UTSTART", "UT-START", "TIME-BEG")
 _REMEDY = "write the start of the exposure (UTC) as DATE-OBS into a copy of the file, or leave the file out"
@@ -46,15 +46,15 @@ def start_of_exposure(header: Header, keywords: tuple[str, ...]) -> datetime:
     if date is None:
         raise StageError(STAGE, f"{keywords[0]} {word!r} is not a date", _REMEDY)
     clock = word[date.end() :].lstrip("T ").strip() or text(header, _TIME_KEYWORDS)
-    if "T" in clock and _DATE.match(clock):
-        clock = clock.split("T", 1)[1]
+    if other := _DATE.match(clock):  # the other keyword holds a date and a time
+        date, clock = other, clock[other.end() :].lstrip("T ").strip()
     if not clock:
         raise StageError(STAGE, f"{keywords[0]} {word!r} has no time of day, nor has any other keyword", _REMEDY)
     time = _TIME.match(clock)
     try:
         if time is None:
             raise ValueError(f"no time of day: {clock!r}")
-        seconds = float(time[3] or 0)
+        seconds = float((time[3] or "0").replace(",", "."))
         start = datetime(
             int(date[1]), int(date[2]), int(date[3]), int(time[1]), int(time[2]), tzinfo=_zone(time["zone"])
         )
@@ -99,7 +99,7 @@ def sexagesimal(word: str) -> float | None:
     -------
     The value; a sexagesimal one has minutes and seconds below 60.
     """
-    parts = re.split(r"[\s:hmsd°′″'\"]+", word.strip().lower().rstrip("hmsd°′″'\" "))
+    parts = re.split(r"[\s:hmsd°′″'\"]+", word.strip().lower().replace(",", ".").rstrip("hmsd°′″'\" "))
     try:
         values = [float(part) for part in parts]
     except ValueError:

@@ -17,8 +17,11 @@ _CALIBRATION: dict[str, tuple[str, ...]] = {
     "bias": ("bias", "biases", "biais", "offset", "offsets", "zero", "zeros", "precharge"),
     "dark": ("dark", "darks", "noir", "noirs", "obscurite", "darkflat", "flatdark"),
 }  # fmt: skip
-# Glued to a filter or a number as in 'flatR', 'FlatHa', 'biasr'; longer words are other words ('darkness').
-_GLUED = {"flat": re.compile(r"flats?[a-z]{0,4}"), "bias": re.compile(r"(?:bias|offset)[a-z]{0,2}")}
+# Glued to a filter as in 'flatR', 'FlatHa', 'biasr'; with other letters they are other words ('biased').
+_GLUED = {
+    "flat": re.compile(r"flats?(?:[ubvrigz]|ha|halpha|o|oiii|s|sii|md)"),
+    "bias": re.compile(r"(?:bias|offset)(?:[ubvrigz]|ha|oiii|sii)"),
+}
 _MADE = ("processed", "calibrated", "calib", "reduced", "reduit", "traite", "stacked", "stack", "stacking", "coadd",
          "coadded", "combined", "combine", "aligned", "registered", "master", "masterbias", "masterflat",
          "masterdark", "superbias", "superflat", "superdark", "mean", "median", "mediane", "somme", "empilement",
@@ -30,7 +33,11 @@ _ASIDE: dict[str, tuple[str, ...]] = {
     "pointing": ("pointage", "pointing", "centrage", "centering", "recentrage", "guidage", "guiding"),
     "a test": ("essai", "essais", "tst"),
 }
-_DEFAULT_NAMES = {("autosave", "image"), ("autosave",), ("ccd", "image"), ("image",), ("img",), ("untitled",), ("new",)}
+# What programs write where nobody typed a name, and what stands in a name beside the target's.
+_NO_NAME = re.compile(
+    r"autosave|image|img|ccd|frame|light|lights|untitled|new|raw|brut|pose|calibration|calib|bin|bin\d(?:x\d)?|\d+x\d+|nuit\d*|night\d*"
+    r"|\d+(?:s|sec|secs|m|min|mn)|0\d+[a-z]{0,6}\d{0,4}s?|[a-z]|u|ha|h|halpha|alpha|oiii|sii|o3|s2|md|cousins|gunn"
+)
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,26 @@ def _tokens(name: str) -> list[str]:
     return [token.lower() for token in re.findall(r"[A-Za-z]+", split)]
 
 
+def _names_something(name: str) -> bool:
+    """Whether a name holds anything but calibration words, numbers, filters and exposure times."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    parts = re.findall(r"[a-z0-9]+", plain)
+    for position, part in enumerate(parts):
+        if part.isdigit():  # '2726 -001R' is an asteroid's frame, '001_R' and 'Bias-001' name nothing
+            if position == 0 and len(parts) > 1 and not part.startswith("0"):
+                return True
+            continue
+        letters = re.findall(r"[a-z]+", part)
+        if not _NO_NAME.fullmatch(part) and not all(_calibration(word) or _aside(word) for word in letters):
+            return True
+    return False
+
+
 def read_words(name: str) -> Words:
     """Understand a file's stem, an OBJECT or a folder's name."""
     tokens = _tokens(name)
     calibration: Meaning | None = None
     word = made = aside = ""
-    rest = []
     for position, token in enumerate(tokens):
         after = tokens[position + 1] if position + 1 < len(tokens) else ""
         kind = _calibration(token)
@@ -78,12 +99,9 @@ def read_words(name: str) -> Words:
                 word = f"{word} {token}".strip()
         elif token in _MADE and (token not in _MADE_ONLY_LAST or (position == len(tokens) - 1 and position > 0)):
             made = made or token
-        elif purpose := _aside(token):
-            aside = aside or purpose
         else:
-            rest.append(token)
-    names_something = bool(rest) and tuple(tokens[:2]) not in _DEFAULT_NAMES and tuple(tokens[:1]) not in _DEFAULT_NAMES
-    return Words(calibration, word, made, aside, names_something)
+            aside = aside or _aside(token)
+    return Words(calibration, word, made, aside, _names_something(name))
 
 
 def _calibration(token: str) -> Meaning | None:

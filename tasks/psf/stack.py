@@ -26,7 +26,7 @@ from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.tools import scratch
-from tasks.photometry import GrowthCurve, fit_growth_curve
+from tasks.photometry import GrowthCurve, fit_growth_curve, prepare_image
 from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, read_objects
 from tasks.psf.frame import candidates, fwhm_range
 from tasks.psf.images import centred, encircled_energy, fit_moffat, write_psf_image
@@ -112,10 +112,8 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
     psf = centred(psf, width, settings.size_px)
     shape = fit_moffat(psf, width)
     bright = stars.snr > _CURVE_SNR
-    noise = _sky_variance(image, bad)
-    curve = fit_growth_curve(
-        image, bad, noise, stars.x[bright][:_CURVE_STARS], stars.y[bright][:_CURVE_STARS], shape.fwhm_px
-    )
+    prepared = prepare_image(image, bad, _sky_variance(image, bad))
+    curve = fit_growth_curve(prepared, stars.x[bright][:_CURVE_STARS], stars.y[bright][:_CURVE_STARS], shape.fwhm_px)
     if curve.n_stars == 0:
         curve = GrowthCurve(shape.fwhm_px, float(np.clip(shape.beta, 2.0, 6.0)), 0)
     energy = encircled_energy(psf, curve)

@@ -1,0 +1,27 @@
+"""Stacking: flux scale from common stars, selection, shared grid, weights, SWarp, the published stack, its pictures."""
+
+from tasks.stacking.combine import SwarpOptions, combine, overlap_px
+from tasks.stacking.depth import depth, empty_aperture_sigma
+from tasks.stacking.grid import common_grid, grid_header
+from tasks.stacking.pictures import plot_rgb, plot_stack
+from tasks.stacking.product import finish_stack
+from tasks.stacking.scaling import relative_zero_points
+from tasks.stacking.selection import group_centre, select_frames
+from tasks.stacking.weights import make_weights
+
+__all__ = [
+    "SwarpOptions",
+    "combine",
+    "common_grid",
+    "depth",
+    "empty_aperture_sigma",
+    "finish_stack",
+    "grid_header",
+    "group_centre",
+    "make_weights",
+    "overlap_px",
+    "plot_rgb",
+    "plot_stack",
+    "relative_zero_points",
+    "select_frames",
+]

@@ -1,0 +1,272 @@
+"""One filter of a group: SWarp resamples its frames to the common grid and combines them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+
+from models.base import Record, Roots
+from models.frame import Rejected
+from models.settings import StackSettings
+from models.stack import Grid, ScaledFrame, Selection, Stack, stack_paths
+from models.telescope import Telescope
+from tasks.calibration import read_reduced
+from tasks.core.errors import StageError
+from tasks.core.files import ref
+from tasks.core.fitsio import write_fits
+from tasks.core.tools import run_tool, scratch
+from tasks.stacking.area import area_map, mean_area
+from tasks.stacking.grid import tangent_plane, unit_vectors
+from tasks.stacking.heads import frame_label, head_wcs, outline, swarp_head
+from tasks.stacking.product import stack_header, weight_header
+from tasks.stacking.weights import make_weights
+
+__all__ = ["SwarpOptions", "combine", "overlap_px"]
+
+FloatImage = npt.NDArray[np.float32]
+
+_COMBINE: dict[str, Literal["MEDIAN", "WEIGHTED", "CLIPPED"]] = {
+    "median": "MEDIAN",
+    "weighted": "WEIGHTED",
+    "clipped": "CLIPPED",
+}
+
+
+class SwarpOptions(Record):
+    """What SWarp is told; everything it would take from a configuration file or guess is stated."""
+
+    combine_type: Literal["MEDIAN", "WEIGHTED", "CLIPPED"]
+    center: tuple[float, float]
+    image_size: tuple[int, int]
+    pixel_scale: float
+    resampling_type: str
+    back_size: int
+    memory_mb: int
+
+    def arguments(self) -> list[str]:
+        """The argument list, without input images."""
+        options = {
+            "IMAGEOUT_NAME": "coadd.fits",
+            "WEIGHTOUT_NAME": "coadd.weight.fits",
+            "HEADER_SUFFIX": ".head",
+            "WEIGHT_TYPE": "MAP_WEIGHT",
+            "WEIGHT_SUFFIX": ".weight.fits",
+            "RESCALE_WEIGHTS": "Y",
+            "COMBINE": "Y",
+            "COMBINE_TYPE": self.combine_type,
+            "BLANK_BADPIXELS": "Y",
+            "CELESTIAL_TYPE": "NATIVE",
+            "PROJECTION_TYPE": "TAN",
+            "PROJECTION_ERR": "0.01",
+            "CENTER_TYPE": "MANUAL",
+            "CENTER": f"{self.center[0]:.6f},{self.center[1]:.6f}",
+            "PIXELSCALE_TYPE": "MANUAL",
+            "PIXEL_SCALE": f"{self.pixel_scale:.6f}",
+            "IMAGE_SIZE": f"{self.image_size[0]},{self.image_size[1]}",
+            "RESAMPLE": "Y",
+            "RESAMPLE_DIR": ".",
+            "RESAMPLING_TYPE": self.resampling_type,
+            "OVERSAMPLING": "1",
+            "INTERPOLATE": "N",
+            "FSCALASTRO_TYPE": "NONE",  # the pixel area is in FLXSCALE, see tasks.stacking.area
+            "FSCALE_KEYWORD": "FLXSCALE",
+            "FSCALE_DEFAULT": "1.0",
+            "GAIN_DEFAULT": "0.0",
+            "SUBTRACT_BACK": "Y",
+            "BACK_TYPE": "AUTO",
+            "BACK_SIZE": str(self.back_size),
+            "BACK_FILTERSIZE": "3",
+            "VMEM_DIR": ".",
+            "VMEM_MAX": str(2 * self.memory_mb),
+            "MEM_MAX": str(self.memory_mb),
+            "COMBINE_BUFSIZE": str(self.memory_mb // 2),
+            "DELETE_TMPFILES": "Y",
+            "COPY_KEYWORDS": "OBJECT",
+            "WRITE_FILEINFO": "N",
+            "WRITE_XML": "N",
+            "VERBOSE_TYPE": "NORMAL",
+            "NTHREADS": "1",  # one thread: the same bytes whatever the machine
+        }
+        arguments = ["-c", "swarp.conf"]
+        for name, value in options.items():
+            arguments += [f"-{name}", value]
+        return arguments
+
+
+def overlap_px(frame: ScaledFrame, grid: Grid, roots: Roots) -> int:
+    """Pixels of the grid within the bounding box of a frame; 0: the frame is off the grid.
+
+    SWarp exits with 0 and leaves such a frame out without a word.
+    """
+    sky = head_wcs(frame.aligned, roots).all_pix2world(outline(frame.aligned.frame.raw.shape), 1)
+    plane = tangent_plane(unit_vectors(sky[:, 0], sky[:, 1]), grid.ra, grid.dec) * 3600.0 / grid.pixel_scale
+    if not np.isfinite(plane).all():
+        return 0
+    low = np.maximum(plane.min(axis=0), [-grid.nx / 2, -grid.ny / 2])
+    high = np.minimum(plane.max(axis=0), [grid.nx / 2, grid.ny / 2])
+    return int(np.prod(np.floor(np.maximum(high - low, 0.0))))
+
+
+def _on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[ScaledFrame], list[Rejected]]:
+    kept, out = [], []
+    for frame in selection.chosen:
+        if overlap_px(frame, grid, roots) > 0:
+            kept.append(frame)
+        else:
+            out.append(
+                Rejected(
+                    file=frame_label(frame.aligned),
+                    reason=f"off the grid: its centre {frame.aligned.ra:.4f} {frame.aligned.dec:+.4f} is outside "
+                    f"{grid.nx} x {grid.ny} px about {grid.ra:.4f} {grid.dec:+.4f}",
+                )
+            )
+    return kept, out
+
+
+def _write_inputs(
+    frames: Sequence[ScaledFrame], grid: Grid, folder: Path, roots: Roots, telescope: Telescope
+) -> tuple[list[str], float]:
+    """Science images under short names, each with its `.head`; the images carry no WCS that could stand in.
+
+    Pixels of a frame are brought to surface brightness where a flat has not done so, and FLXSCALE includes the
+    ratio of pixel areas (`tasks.stacking.area`).
+
+    Returns their names and the level above the sky up to which every frame is linear, in units of the stack.
+    """
+    names, limits = [], []
+    camera = telescope.camera
+    for index, frame in enumerate(frames):
+        name = f"{index:04d}"
+        data, mask, _, header = read_reduced(frame.aligned.frame.reduced, roots)
+        sky = np.float32(np.median(data[mask == 0])) if np.any(mask == 0) else np.float32(0)
+        data = np.where(np.isfinite(data), data, sky)
+        wcs = head_wcs(frame.aligned, roots)
+        if frame.aligned.frame.reduced.flat is None:
+            data = data / area_map(wcs, data.shape)  # never flat-fielded: counts, not yet surface brightness
+        fits.PrimaryHDU(data).writeto(folder / f"{name}.fits")
+        scale = frame.flux_scale * grid.pixel_scale**2 / mean_area(wcs, data.shape)
+        (folder / f"{name}.head").write_text(swarp_head(frame.aligned, scale, roots), encoding="ascii")
+        names.append(f"{name}.fits")
+        ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
+        limits.append((ceiling - float(sky)) * frame.flux_scale)
+    return names, min(limits)
+
+
+def _read_result(folder: Path, grid: Grid) -> tuple[FloatImage, FloatImage]:
+    """Image and weight as SWarp wrote them, checked against the grid; exactly 0 where there is no data."""
+    with (
+        fits.open(folder / "coadd.fits", memmap=False) as image,
+        fits.open(folder / "coadd.weight.fits", memmap=False) as map_,
+    ):
+        header = image[0].header
+        data, weight = np.array(image[0].data, np.float32), np.array(map_[0].data, np.float32)
+    step = grid.pixel_scale / 3600.0
+    asked = {
+        "CRVAL1": grid.ra, "CRVAL2": grid.dec, "CRPIX1": (grid.nx + 1) / 2, "CRPIX2": (grid.ny + 1) / 2,
+        "CD1_1": -step, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": step,
+    }  # fmt: skip
+    tolerance = {"CR": 1e-8, "CD": 1e-11}
+    wrong = [key for key, value in asked.items() if abs(float(header[key]) - value) > tolerance[key[:2]]]
+    if wrong or data.shape != (grid.ny, grid.nx) or weight.shape != data.shape:
+        raise StageError(
+            "stacking",
+            f"SWarp made {data.shape[1]} x {data.shape[0]} px where {grid.nx} x {grid.ny} were asked for"
+            + "".join(f"; {key} {header[key]!r} for {asked[key]!r}" for key in wrong),
+            "is it the version that flows.doctor asks for?",
+        )
+    empty = ~(np.isfinite(data) & np.isfinite(weight) & (weight > 0))
+    data[empty], weight[empty] = 0.0, 0.0
+    return data, weight
+
+
+def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope, settings: StackSettings) -> Stack:
+    """Stack the chosen frames of one filter.
+
+    Image and weight go to `models.stack.StackPaths.work_image` and ``work_weight``; `finish_stack` publishes
+    them.
+
+    Parameters
+    ----------
+    selection
+        Frames with their flux scale.
+    grid
+        The group's.
+    roots, telescope
+        Where the frames are; the linearity limit.
+    settings
+        Combination, kernel, background mesh, limits of SWarp.
+
+    Returns
+    -------
+    Stack
+        Without PSF, validation and depth.
+
+    Raises
+    ------
+    StageError
+        If no frame is on the grid, a frame cannot be read, or SWarp fails or makes another grid.
+    """
+    frames, off_grid = _on_grid(selection, grid, roots)
+    if not frames:
+        raise StageError(
+            "stacking",
+            f"no frame of {selection.group} {selection.filter} lies on the grid "
+            f"({len(selection.chosen)} chosen{': ' + selection.reason if selection.reason else ''})",
+            "see the reasons of the rejected frames",
+        )
+    paths = stack_paths(selection.group, telescope.name, selection.filter, roots)
+    with scratch(roots.scratch, "swarp") as folder:
+        names, linear_limit = _write_inputs(frames, grid, folder, roots, telescope)
+        _, notes = make_weights(frames, folder, roots, telescope)
+        (folder / "swarp.conf").write_text("# all options are arguments\n", encoding="ascii")
+        options = SwarpOptions(
+            combine_type=_COMBINE[settings.combine],
+            center=(grid.ra, grid.dec),
+            image_size=(grid.nx, grid.ny),
+            pixel_scale=grid.pixel_scale,
+            resampling_type=settings.resampling,
+            back_size=settings.back_size_px,
+            memory_mb=settings.memory_mb,
+        )
+        run_tool(
+            "SWarp",
+            [*names, *options.arguments()],
+            cwd=folder,
+            timeout_s=settings.timeout_s,
+            outputs=(folder / "coadd.fits", folder / "coadd.weight.fits"),
+            log=roots.logs / f"swarp_{selection.group}_{telescope.name}_{selection.filter}.log",
+        )
+        data, weight = _read_result(folder, grid)
+    if not weight.any():
+        raise StageError(
+            "stacking",
+            f"SWarp combined {len(frames)} frames of {selection.group} {selection.filter} to an empty image",
+            "look at the masks of the frames",
+        )
+    write_fits(
+        paths.work_image,
+        [fits.PrimaryHDU(data, stack_header(selection, frames, grid, telescope, settings, linear_limit))],
+    )
+    map_header = weight_header(selection, len(frames), grid, telescope, settings)
+    write_fits(paths.work_weight, [fits.PrimaryHDU(weight, map_header)])
+    return Stack(
+        group=selection.group,
+        filter=selection.filter,
+        telescope=telescope.name,
+        image=ref(paths.work_image, roots),
+        weight=ref(paths.work_weight, roots),
+        n_combined=len(frames),
+        inputs=tuple(frame_label(frame.aligned) for frame in frames),
+        rejected=(*selection.rejected, *off_grid),
+        combine=settings.combine.upper(),
+        exptime_s=math.fsum(frame.aligned.frame.raw.exptime for frame in frames),
+        calibrated=all(frame.zero_point is not None for frame in frames),
+        scale_source="; ".join(sorted({frame.scale_source for frame in frames})),
+        notes=(*selection.notes, *notes),
+    )

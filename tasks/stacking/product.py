@@ -1,0 +1,205 @@
+"""A stack as it is published: its header, and the last step that adds what was measured on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from models.base import Roots
+from models.settings import StackSettings
+from models.stack import Grid, ScaledFrame, Selection, Stack, StackPsf, StackValidation, stack_paths
+from models.telescope import Telescope
+from tasks.core.errors import StageError
+from tasks.core.files import ref
+from tasks.core.fitsio import write_fits
+from tasks.core.tools import tool_version
+from tasks.stacking.grid import grid_header
+from tasks.stacking.heads import frame_label
+
+__all__ = ["finish_stack", "stack_header", "weight_header"]
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03d}"
+
+
+def _mjd(time: datetime) -> float:
+    return round(time.timestamp() / 86400.0 + 40587.0, 8)
+
+
+def _identity(selection: Selection, n_combined: int, grid: Grid, telescope: Telescope, combine: str) -> fits.Header:
+    header = fits.Header()
+    header["OBJECT"] = (selection.group, "target group")
+    header["FILTER"] = (selection.filter, "filter band")
+    header["TELESCOP"] = (telescope.name, "telescope")
+    header["NCOMBINE"] = (n_combined, "number of input frames")
+    header["COMBTYPE"] = (combine.upper(), "combination method")
+    header["PIXSCALE"] = (grid.pixel_scale, "[arcsec/px] pixel scale")
+    header.extend(grid_header(grid), strip=False)
+    return header
+
+
+def _photometry(frames: Sequence[ScaledFrame], settings: StackSettings) -> list[tuple[str, object, str]]:
+    sources = sorted({frame.scale_source for frame in frames})
+    how = ("PHOTHOW", "; ".join(sources), "how the frames' scale is known")
+    if any(frame.zero_point is None for frame in frames):
+        return [
+            ("BUNIT", "adu/s", "relative: ADU/s of the median frame"),
+            ("PHOTCAL", "RELATIVE", "no zero point: the scale is relative"),
+            how,
+        ]
+    continuum = any("continuum" in source for source in sources)
+    note = "[mag] zero point for continuum stars" if continuum else "[mag] photometric zero point"
+    return [
+        ("BUNIT", "adu", "flux units scaled to PHOTZP"),
+        ("PHOTZP", settings.zero_point, note),
+        ("PHOTCAL", "CONTINUUM" if continuum else "PS1", "what the zero point rests on"),
+        how,
+    ]
+
+
+def stack_header(
+    selection: Selection,
+    frames: Sequence[ScaledFrame],
+    grid: Grid,
+    telescope: Telescope,
+    settings: StackSettings,
+    linear_limit: float,
+) -> fits.Header:
+    """Header of a stack but for what is measured on it; the same inputs give the same cards.
+
+    Parameters
+    ----------
+    selection
+        Group and filter.
+    frames
+        Those combined, in the order of SWarp's inputs.
+    grid, telescope, settings
+        Of the stack.
+    linear_limit
+        Level up to which every frame is linear, in the stack's units.
+    """
+    header = _identity(selection, len(frames), grid, telescope, settings.combine)
+    for key, value, comment in _photometry(frames, settings):
+        header.set(key, value, comment, before="NCOMBINE")
+    raws = [frame.aligned.frame.raw for frame in frames]
+    start = min(raw.date_obs for raw in raws)
+    end = max(raw.date_obs + timedelta(seconds=raw.exptime) for raw in raws)
+    header["EXPTOTAL"] = (round(sum(raw.exptime for raw in raws), 3), "[s] sum of the exposure times")
+    header["DATE-OBS"] = (_iso(start), "[UTC] start of the first exposure")
+    header["DATE-END"] = (_iso(end), "[UTC] end of the last exposure")
+    header["MJD-OBS"] = (_mjd(start), "[d] start of the first exposure")
+    header["MJD-END"] = (_mjd(end), "[d] end of the last exposure")
+    header["BACKSUB"] = ("Y", "background subtracted")
+    header["BACKSIZE"] = (settings.back_size_px, "[px] background mesh size")
+    header["RESAMPLE"] = (settings.resampling, "resampling kernel")
+    header["SATURATE"] = (round(linear_limit, 1), "[adu] every frame is linear below this")
+    header["SOFTWARE"] = (tool_version("SWarp"), "what resampled and combined")
+    for number, frame in enumerate(frames, start=1):
+        header[f"INP{number:04d}"] = (frame_label(frame.aligned), "input frame" if number == 1 else "")
+    return header
+
+
+def weight_header(
+    selection: Selection, n_combined: int, grid: Grid, telescope: Telescope, settings: StackSettings
+) -> fits.Header:
+    """Header of a weight map."""
+    header = _identity(selection, n_combined, grid, telescope, settings.combine)
+    header.set("BUNIT", "adu**(-2)", "1 / variance of the background; 0: no data", before="NCOMBINE")
+    return header
+
+
+def _measured(
+    psf: StackPsf | None, validation: StackValidation | None, depth_5sigma: float | None
+) -> list[tuple[str, object, str]]:
+    cards: list[tuple[str, object, str]] = []
+    if psf is not None:
+        cards += [
+            ("FWHM_PX", round(psf.fwhm_px, 4), "[px] FWHM of the stack's PSF"),
+            ("FWHM_AS", round(psf.fwhm_arcsec, 4), "[arcsec] FWHM of the stack's PSF"),
+        ]
+    else:
+        cards.append(("PSFSTAT", "NONE", "the stack's PSF could not be measured"))
+    if validation is not None:
+        cards += [
+            ("PHOTCHK", bool(validation.validated), "zero point validated against PS1"),
+            ("PHOTNSTR", validation.n_stars, "number of stars of the ZP validation"),
+        ]
+        if validation.zp_rms is not None:
+            cards.append(("PHOTRMS", round(validation.zp_rms, 5), "[mag] rms of the ZP validation"))
+        if validation.zp_offset is not None:
+            cards.append(("PHOTOFF", round(validation.zp_offset, 5), "[mag] measured zero point - PHOTZP"))
+        if not validation.validated and validation.reason:
+            cards.append(("PHOTWHY", _ascii(validation.reason), "why not validated"))
+    if depth_5sigma is not None:
+        cards.append(("DEPTH5S", round(depth_5sigma, 4), "[mag] 5 sigma, point source, 2 FWHM aperture"))
+    return cards
+
+
+def _ascii(text: str) -> str:
+    return re.sub(r"[^ -~]", "?", text)
+
+
+def _republish(source: Path, target: Path, cards: Sequence[tuple[str, object, str]], after: str) -> None:
+    try:
+        with fits.open(source, memmap=False) as hdus:
+            header, data = hdus[0].header.copy(), np.asarray(hdus[0].data, np.float32)
+    except (OSError, ValueError, TypeError) as error:
+        raise StageError(
+            "stacking", f"the stack {source.name} cannot be read: {error}", "stack the group again"
+        ) from error
+    for key in ("CHECKSUM", "DATASUM"):
+        header.remove(key, ignore_missing=True)
+    place = after
+    for key, value, comment in cards:
+        header.set(key, value, comment, after=place)
+        place = key
+    write_fits(target, [fits.PrimaryHDU(data, header)])
+
+
+def finish_stack(
+    stack: Stack,
+    psf: StackPsf | None,
+    validation: StackValidation | None,
+    roots: Roots,
+    depth_5sigma: float | None = None,
+) -> Stack:
+    """Publish a stack: image and weight under ``stacks/``, with what was measured on it in the image's header.
+
+    Parameters
+    ----------
+    stack
+        As `combine` made it.
+    psf, validation, depth_5sigma
+        Of the stack; what is None is not known, which the header says (``PSFSTAT``, no ``PHOTCHK``).
+    roots
+        Data root.
+
+    Returns
+    -------
+    Stack
+        With the published files.
+
+    Raises
+    ------
+    StageError
+        If the combined image is gone or damaged.
+    """
+    paths = stack_paths(stack.group, stack.telescope, stack.filter, roots)
+    depth = depth_5sigma if depth_5sigma is not None else stack.depth_5sigma
+    _republish(roots.of(stack.image), paths.image, _measured(psf, validation, depth), after="PIXSCALE")
+    _republish(roots.of(stack.weight), paths.weight, (), after="PIXSCALE")
+    return stack.model_copy(
+        update={
+            "image": ref(paths.image, roots),
+            "weight": ref(paths.weight, roots),
+            "psf": psf,
+            "validation": validation,
+            "depth_5sigma": depth,
+        }
+    )

@@ -1,0 +1,332 @@
+"""Flux scale of the frames of one filter: relative from common stars, absolute from PS1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from astropy.table import Table
+from scipy.spatial import cKDTree
+
+from models.base import Roots
+from models.catalog import StoredCone
+from models.frame import Rejected
+from models.settings import PhotometrySettings
+from models.stack import AlignedFrame, ScaledFrame, Scaling
+from models.telescope import Telescope
+from tasks.calibration import read_reduced
+from tasks.catalogs import read_cone
+from tasks.core.errors import StageError
+from tasks.photometry import frame_fwhm_px
+from tasks.quality import read_sources
+from tasks.stacking.area import mean_area, solid_angle
+from tasks.stacking.grid import unit_vectors
+from tasks.stacking.heads import frame_label, head_wcs
+from tasks.stacking.relative import RelativeSolution, huber_location, link_frames, solve_relative
+from tasks.stacking.starflux import measure_stars, usable_stars
+
+__all__ = ["relative_zero_points"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_ZP_FLOOR = 0.01
+"""Error of a frame's PS1 zero point that its star scatter does not show (flat field, transparency), mag."""
+
+_SUSPICIOUS_MAG = 0.05
+"""A frame whose PS1 zero point is further from its common stars is named in the notes."""
+
+_RADIANS = np.pi / 180.0 / 3600.0
+
+
+@dataclass(frozen=True)
+class _Observations:
+    """Stars of all frames, matched: one row an observation."""
+
+    frame: IntArray
+    star: IntArray
+    m: FloatArray
+    sigma: FloatArray
+    direction: FloatArray
+
+    def of(self, frames: IntArray) -> _Observations:
+        """Those of some frames, of stars that at least two of them have; both numbered without gaps."""
+        here = np.isin(self.frame, frames)
+        count = np.bincount(self.star[here], minlength=len(self.direction))
+        here &= count[self.star] >= 2
+        stars, star = np.unique(self.star[here], return_inverse=True)
+        return _Observations(
+            frame=np.searchsorted(frames, self.frame[here]),
+            star=star.astype(np.int64),
+            m=self.m[here],
+            sigma=self.sigma[here],
+            direction=self.direction[stars],
+        )
+
+
+def relative_zero_points(
+    aligned: Sequence[AlignedFrame],
+    ps1: StoredCone | None,
+    roots: Roots,
+    telescope: Telescope,
+    settings: PhotometrySettings,
+    stack_zero_point: float = 30.0,
+) -> Scaling:
+    """Scale the frames of one filter to a common zero point.
+
+    The stars that frames share give their relative scale; sets of frames that hang together are tied as a whole
+    to the robust weighted mean of the PS1 zero points of their frames, so that one frame's bad zero point moves
+    neither itself nor the others. A narrow band has no PS1 zero points: its continuum stars' PS1 magnitudes
+    take their place, or the scale stays relative (exposure-time normalised to the median frame). A frame whose
+    scale nothing tells is rejected.
+
+    Parameters
+    ----------
+    aligned
+        Frames of one filter.
+    ps1
+        The group's PS1 cone; only used for narrow bands.
+    roots
+        Data and raw root.
+    telescope
+        Bands; linearity limit.
+    settings
+        ``aperture_fwhm``, ``min_snr``, ``min_stars``, ``match_arcsec``; for narrow bands the cuts on PS1 stars.
+    stack_zero_point
+        What the frames are scaled to, mag.
+
+    Returns
+    -------
+    Scaling
+        ``flux_scale = 10^(0.4 (stack_zero_point - ZP)) / exptime`` for every scaled frame.
+
+    Raises
+    ------
+    StageError
+        If the frames are of several filters.
+    """
+    if not aligned:
+        return Scaling(scaled=())
+    names = {frame.frame.raw.filter for frame in aligned}
+    if len(names) != 1 or None in names:
+        raise StageError(
+            "scaling", f"frames of several filters: {sorted(map(str, names))}", "scale one filter at a time"
+        )
+    frames = sorted(aligned, key=lambda a: (a.frame.raw.night, a.frame.raw.name))
+    useless = [frame for frame in frames if frame.frame.raw.exptime <= 0]
+    rejected = [Rejected(file=frame_label(frame), reason="exposure time 0: no flux scale") for frame in useless]
+    frames = [frame for frame in frames if frame.frame.raw.exptime > 0]
+    seen = _observe(frames, roots, telescope, settings)
+    labels = link_frames(seen.frame, seen.star, len(frames), settings.min_stars)
+    zp, source, notes = np.full(len(frames), np.nan), [""] * len(frames), list[str]()
+    relative: list[tuple[IntArray, RelativeSolution]] = []
+    anchors = _continuum_stars(next(iter(names)) or "", ps1, roots, telescope, settings)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            continue
+        own = seen.of(members)
+        solution = solve_relative(own.frame, own.star, own.m, own.sigma)
+        tied = _tie(members, frames, solution)
+        if tied is not None:
+            zp[members] = solution.zp + tied
+            notes += _odd_ones(members, frames, zp)
+            for member in members:
+                source[member] = "common stars, tied to PS1"
+        elif anchors is not None and (offset := _anchor(own, solution, anchors, settings)) is not None:
+            zp[members] = solution.zp + offset[0]
+            notes.append(
+                f"absolute scale from {offset[2]} continuum stars in {anchors.text}, +- {offset[1]:.3f} mag: "
+                "a line's flux needs the filter's own response"
+            )
+            for member in members:
+                source[member] = f"common stars, tied to {anchors.text} of continuum stars"
+        else:
+            relative.append((members, solution))
+    for index, frame in enumerate(frames):
+        own_zp = frame.frame.zero_point.zp if frame.frame.zero_point.status == "OK" else None
+        if np.isnan(zp[index]) and own_zp is not None:
+            zp[index], source[index] = own_zp, "PS1, this frame alone"
+    return _assemble(frames, zp, source, relative, rejected, notes, len(np.unique(seen.star)), stack_zero_point)
+
+
+def _assemble(
+    frames: list[AlignedFrame],
+    zp: FloatArray,
+    source: list[str],
+    relative: list[tuple[IntArray, RelativeSolution]],
+    rejected: list[Rejected],
+    notes: list[str],
+    n_stars: int,
+    stack_zero_point: float,
+) -> Scaling:
+    scaled: dict[int, ScaledFrame] = {}
+    for index in np.flatnonzero(np.isfinite(zp)):
+        frame = frames[index]
+        scale = 10.0 ** (0.4 * (stack_zero_point - zp[index])) / frame.frame.raw.exptime
+        scaled[int(index)] = ScaledFrame(
+            aligned=frame, zero_point=float(zp[index]), flux_scale=float(scale), scale_source=source[index]
+        )
+    if not scaled and relative:
+        members, solution = max(relative, key=lambda item: (len(item[0]), -int(item[0][0])))
+        middle = float(np.median(solution.zp))
+        for index, own in zip(members, solution.zp, strict=True):
+            frame = frames[index]
+            scaled[int(index)] = ScaledFrame(
+                aligned=frame,
+                zero_point=None,
+                flux_scale=float(10.0 ** (0.4 * (middle - own)) / frame.frame.raw.exptime),
+                scale_source="common stars, relative",
+            )
+        notes.append("relative scale only: ADU/s of the median frame")
+    calibrated = any(item.zero_point is not None for item in scaled.values())
+    for number, frame in enumerate(frames):
+        if number in scaled:
+            continue
+        status = frame.frame.zero_point
+        what = f"no PS1 zero point ({status.status}{': ' + status.reason if status.reason else ''})"
+        with_whom = "a calibrated frame" if calibrated else "enough other frames"
+        rejected.append(
+            Rejected(file=frame_label(frame), reason=f"{what} and too few common stars with {with_whom}: scale unknown")
+        )
+    return Scaling(
+        scaled=tuple(scaled[index] for index in sorted(scaled)),
+        rejected=tuple(rejected),
+        n_common_stars=n_stars,
+        notes=tuple(notes),
+    )
+
+
+def _observe(
+    frames: Sequence[AlignedFrame], roots: Roots, telescope: Telescope, settings: PhotometrySettings
+) -> _Observations:
+    """Photometry of every frame's good stars, matched on the sky."""
+    frame, m, sigma, direction = [], [], [], []
+    for index, aligned in enumerate(frames):
+        raw = aligned.frame.raw
+        fwhm = frame_fwhm_px(aligned.frame.solved)
+        if fwhm is None:
+            continue
+        sources: Table = read_sources(aligned.frame.solved.measured, roots)
+        data, mask, variance, header = read_reduced(aligned.frame.reduced, roots)
+        camera = telescope.camera
+        ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
+        peak = 0.95 * ceiling - aligned.frame.solved.measured.quality.sky_adu
+        chosen = usable_stars(sources, data.shape, fwhm, peak, settings)
+        if not len(chosen):
+            continue
+        x, y = (np.asarray(sources[column], float)[chosen] for column in ("X", "Y"))
+        stars = measure_stars(data, mask, variance, x, y, fwhm, settings)
+        wcs = head_wcs(aligned, roots)
+        sky = wcs.all_pix2world(np.column_stack([stars.x, stars.y]), 1)
+        area = np.ones(len(stars.x))
+        if aligned.frame.reduced.flat is not None and len(stars.x):
+            area = solid_angle(wcs, stars.x, stars.y) / mean_area(wcs, (data.shape[0], data.shape[1]))
+        frame.append(np.full(len(stars.x), index))
+        m.append(-2.5 * np.log10(stars.flux * area / raw.exptime))
+        sigma.append(2.5 / np.log(10.0) * stars.sigma / stars.flux)
+        direction.append(unit_vectors(sky[:, 0], sky[:, 1]))
+    if not frame:
+        nothing = np.empty(0, np.int64)
+        return _Observations(nothing, nothing, np.empty(0), np.empty(0), np.empty((0, 3)))
+    vectors = np.vstack(direction)
+    frame_of = np.concatenate(frame).astype(np.int64)
+    star, stars_at = _match(frame_of, vectors, settings.match_arcsec)
+    return _Observations(frame_of, star, np.concatenate(m), np.concatenate(sigma), stars_at)
+
+
+def _match(frame: IntArray, vectors: FloatArray, match_arcsec: float) -> tuple[IntArray, FloatArray]:
+    """Number of the star of each observation, and the stars' directions; frames join one after the other."""
+    radius = match_arcsec * _RADIANS
+    star = np.empty(len(frame), np.int64)
+    known = np.empty((0, 3))
+    for index in np.unique(frame):
+        rows = np.flatnonzero(frame == index)
+        if len(known):
+            distance, nearest = cKDTree(known).query(vectors[rows], distance_upper_bound=radius)
+        else:
+            distance, nearest = np.full(len(rows), np.inf), np.zeros(len(rows), np.int64)
+        taken: set[int] = set()
+        fresh: list[FloatArray] = []
+        for row, away, at in sorted(zip(rows, distance, nearest, strict=True), key=lambda item: (item[1], item[0])):
+            if np.isfinite(away) and int(at) not in taken:
+                taken.add(int(at))
+                star[row] = at
+            else:
+                star[row] = len(known) + len(fresh)
+                fresh.append(vectors[row])
+        if fresh:
+            known = np.vstack([known, fresh])
+    return star, known
+
+
+def _tie(members: IntArray, frames: Sequence[AlignedFrame], solution: RelativeSolution) -> float | None:
+    """Constant that takes the relative zero points of a set to PS1's; None where no member has one."""
+    offsets, errors = [], []
+    for position, index in enumerate(members):
+        zero_point = frames[index].frame.zero_point
+        if zero_point.status == "OK" and zero_point.zp is not None:
+            offsets.append(zero_point.zp - solution.zp[position])
+            errors.append(np.hypot(zero_point.zp_err or _ZP_FLOOR, _ZP_FLOOR))
+    return huber_location(np.array(offsets), np.array(errors))[0] if offsets else None
+
+
+def _odd_ones(members: IntArray, frames: Sequence[AlignedFrame], zp: FloatArray) -> list[str]:
+    notes = []
+    for index in members:
+        zero_point = frames[index].frame.zero_point
+        if zero_point.status != "OK" or zero_point.zp is None:
+            continue
+        off = zero_point.zp - zp[index]
+        if abs(off) > max(_SUSPICIOUS_MAG, 5.0 * (zero_point.zp_err or 0.0)):
+            notes.append(
+                f"{frame_label(frames[index])}: its PS1 zero point {zero_point.zp:.3f} is off by {off:+.3f} mag "
+                f"from the common stars; {zp[index]:.3f} used"
+            )
+    return notes
+
+
+@dataclass(frozen=True)
+class _Anchors:
+    direction: FloatArray
+    magnitude: FloatArray
+    text: str
+
+
+def _continuum_stars(
+    name: str, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: PhotometrySettings
+) -> _Anchors | None:
+    """PS1 stars in the broad band whose continuum a narrow band shares; None for a broad band."""
+    try:
+        band = telescope.band(name)
+        broad = telescope.band(band.continuum) if band.narrow and band.continuum else None
+    except KeyError as error:
+        raise StageError("scaling", str(error.args[0]), "add the filter to the telescope's profile") from error
+    if broad is None or broad.ps1 is None or ps1 is None:
+        return None
+    table = read_cone(ps1, roots)
+    psf = np.asarray(np.ma.filled(table[f"{broad.ps1}MeanPSFMag"], np.nan), float)
+    kron = np.asarray(np.ma.filled(table[f"{broad.ps1}MeanKronMag"], np.nan), float)
+    with np.errstate(invalid="ignore"):
+        fit = (psf > settings.bright_mag) & (psf < settings.faint_mag) & (np.abs(psf - kron) < settings.max_psf_kron)
+    if not fit.any():
+        return None
+    vectors = unit_vectors(np.asarray(table["raMean"], float)[fit], np.asarray(table["decMean"], float)[fit])
+    return _Anchors(direction=vectors, magnitude=psf[fit], text=f"PS1 {broad.ps1}")
+
+
+def _anchor(
+    own: _Observations, solution: RelativeSolution, anchors: _Anchors, settings: PhotometrySettings
+) -> tuple[float, float, int] | None:
+    """Constant, its error and the number of stars from catalogue magnitudes of the stars themselves."""
+    distance, nearest = cKDTree(anchors.direction).query(
+        own.direction, distance_upper_bound=settings.match_arcsec * _RADIANS
+    )
+    matched = np.flatnonzero(np.isfinite(distance))
+    if len(matched) < settings.min_stars:
+        return None
+    difference = anchors.magnitude[nearest[matched]] - solution.magnitude[matched]
+    offset, error = huber_location(difference, np.hypot(solution.magnitude_err[matched], 0.03))
+    return offset, error, len(matched)

@@ -1,0 +1,188 @@
+"""Weight of every pixel of a frame: the flat where the pixel is good, 0 where it is not.
+
+The flat is the inverse variance of the sky, up to the frame's constant that SWarp measures itself
+(RESCALE_WEIGHTS): dividing by it leaves the sky's noise at ``sky / flat``. The variance of the *sources* is
+left out on purpose: weights that know the counts bias a weighted mean low.
+
+A saturated core gets weight 0 only where another frame sees it unsaturated: weight 0 in every frame would
+leave a hole in the stack that looks like a place without data. So short exposures fill in the cores of long
+ones, and a star saturated in all of them keeps its (flat-topped) core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+from scipy import ndimage
+
+from models.base import Roots
+from models.frame import MaskBit
+from models.stack import AlignedFrame, ScaledFrame
+from models.telescope import Telescope
+from tasks.calibration import read_reduced
+from tasks.core.errors import StageError
+from tasks.core.files import digest_file
+from tasks.stacking.heads import frame_label, head_wcs
+
+__all__ = ["frame_weight", "make_weights", "spared_cores"]
+
+MaskImage = npt.NDArray[np.uint8]
+BoolImage = npt.NDArray[np.bool_]
+FloatImage = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+CORE_BITS = int(MaskBit.SATURATED | MaskBit.BLEED)
+"""Too bright, but there is a star."""
+
+LANCZOS_REACH = 3
+"""SWarp drops every output pixel whose LANCZOS3 kernel meets a pixel of weight 0."""
+
+_EIGHT = np.ones((3, 3), bool)
+
+
+def frame_weight(mask: MaskImage, flat: FloatImage | None, spared: BoolImage) -> FloatImage:
+    """Weight map of one frame.
+
+    Parameters
+    ----------
+    mask
+        Bits of `models.frame.MaskBit`, shape (ny, nx).
+    flat
+        Normalised master flat; None: uniform response.
+    spared
+        Saturated or bled pixels that keep their weight since no other frame shows what is there.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, exactly 0 where a pixel must not be used.
+    """
+    response = np.ones(mask.shape, np.float32) if flat is None else flat.astype(np.float32, copy=True)
+    only_core = (mask & ~np.uint8(CORE_BITS)) == 0
+    usable = (mask == 0) | (only_core & spared)
+    usable &= np.isfinite(response) & (response > 0)
+    response[~usable] = 0.0
+    return response
+
+
+def _blobs(mask: MaskImage) -> tuple[npt.NDArray[np.int32], int]:
+    labels, count = ndimage.label((mask & np.uint8(CORE_BITS)) != 0, structure=_EIGHT)
+    return labels, int(count)
+
+
+def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roots: Roots) -> list[BoolImage]:
+    """Saturated cores that must keep their weight, for each frame.
+
+    A connected core loses its weight only if every pixel of it and of its surroundings as far as the kernel
+    reaches is seen clean by at least one other frame; so no choice can open a hole.
+
+    Parameters
+    ----------
+    masks
+        Of all frames of the stack.
+    frames
+        The frames, for their `.head`.
+    roots
+        Where the `.head` files are.
+    """
+    wcs = [head_wcs(frame, roots) for frame in frames]
+    reach = 2 * LANCZOS_REACH + 1
+    clean = [~ndimage.binary_dilation(mask != 0, structure=np.ones((reach, reach), bool)) for mask in masks]
+    spared = []
+    for own, mask in enumerate(masks):
+        labels, count = _blobs(mask)
+        if not count:
+            spared.append(np.zeros(mask.shape, bool))
+            continue
+        around = ndimage.grey_dilation(labels, size=(reach, reach))
+        rows, columns = np.nonzero(around)
+        blob = around[rows, columns]
+        sky = wcs[own].all_pix2world(np.column_stack([columns, rows]) + 1.0, 1)
+        seen = np.zeros(len(rows), bool)
+        for other, there in enumerate(wcs):
+            open_rows = np.flatnonzero(~seen)
+            if other == own or not len(open_rows):
+                continue
+            at = np.rint(there.wcs_world2pix(sky[open_rows], 0))
+            x, y = at[:, 0], at[:, 1]
+            ny, nx = clean[other].shape
+            inside = (x >= LANCZOS_REACH) & (x < nx - LANCZOS_REACH) & (y >= LANCZOS_REACH) & (y < ny - LANCZOS_REACH)
+            found = np.zeros(len(open_rows), bool)
+            found[inside] = clean[other][y[inside].astype(int), x[inside].astype(int)]
+            seen[open_rows[found]] = True
+        needed = np.zeros(count + 1, bool)
+        needed[np.unique(blob[~seen])] = True
+        needed[0] = False
+        spared.append(needed[labels])
+    return spared
+
+
+def _flat_of(frame: AlignedFrame, name: str, roots: Roots, telescope: Telescope) -> FloatImage | None:
+    """The master flat a frame was divided by, found by its name and proven by its digest; None: not found."""
+    wanted = frame.frame.reduced.flat
+    for path in sorted(roots.data.glob(f"[0-9]*/{telescope.name}/master_flat/{name}")):
+        if digest_file(path, roots) == wanted:
+            with fits.open(path, memmap=False) as hdus:
+                return np.asarray(hdus[0].data, np.float32)
+    return None
+
+
+def make_weights(
+    chosen: Sequence[ScaledFrame], folder: Path, roots: Roots, telescope: Telescope
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Write the weight maps of a stack's frames as ``{index:04d}.weight.fits``.
+
+    Parameters
+    ----------
+    chosen
+        Frames of the stack, in its order.
+    folder
+        Scratch folder of the SWarp run.
+    roots, telescope
+        Where the frames, `.head` files and flats are.
+
+    Returns
+    -------
+    paths, notes
+        The files, and what could not be done in words.
+
+    Raises
+    ------
+    StageError
+        If a frame cannot be read, or a flat does not fit its frame.
+    """
+    frames = [item.aligned for item in chosen]
+    masks, flat_names = [], []
+    for frame in frames:
+        _, mask, _, header = read_reduced(frame.frame.reduced, roots)
+        masks.append(mask)
+        flat_names.append(str(header.get("FLATCORR", "NONE")))
+    spared = spared_cores(masks, frames, roots)
+    flats: dict[tuple[str, str | None], FloatImage | None] = {}
+    paths, notes = [], []
+    for index, (frame, mask, name) in enumerate(zip(frames, masks, flat_names, strict=True)):
+        key = (name, frame.frame.reduced.flat)
+        if key not in flats:
+            flats[key] = _flat_of(frame, name, roots, telescope) if frame.frame.reduced.flat else None
+        flat = flats[key]
+        if flat is None:
+            why = (
+                "has no flat"
+                if frame.frame.reduced.flat is None
+                else f"was divided by {name}, which is gone or changed"
+            )
+            notes.append(f"{frame_label(frame)} {why}: uniform weight")
+        elif flat.shape != mask.shape:
+            raise StageError(
+                "weights",
+                f"the flat {name} has {flat.shape[::-1]} px, {frame_label(frame)} {mask.shape[::-1]}",
+                "reduce the year again",
+            )
+        path = folder / f"{index:04d}.weight.fits"
+        fits.PrimaryHDU(frame_weight(mask, flat, spared[index])).writeto(path)
+        paths.append(path)
+    return tuple(paths), tuple(notes)

@@ -1,0 +1,357 @@
+"""SWarp's stacks of known stars: flux, grid, weights, header, bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+import sep
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from models.base import FileRef
+from models.settings import StackSettings
+from models.stack import Grid, ScaledFrame, Selection, StackPsf, StackValidation, stack_paths
+from models.telescope import load_telescope
+from tasks.core.errors import StageError
+from tasks.photometry import aperture_photometry
+from tasks.stacking import combine, common_grid, depth, empty_aperture_sigma, finish_stack, overlap_px
+from tasks.stacking.area import area_map
+from tasks.stacking.heads import head_wcs, swarp_head
+from tasks.stacking.weights import frame_weight, spared_cores
+from tests.stacking.sky import Shot, make_roots, moffat, stars, take
+
+T120 = load_telescope("T120")
+SETTINGS = StackSettings(padding_px=10)
+DITHERS = [(0.0, 0.0), (12.3, -9.4), (-15.1, 8.2), (7.7, 17.9), (-11.2, -14.6)]
+
+
+def scale(aligned, zp):
+    exptime = aligned.frame.raw.exptime
+    return ScaledFrame(
+        aligned=aligned,
+        zero_point=zp,
+        flux_scale=10 ** (0.4 * (30 - zp)) / exptime,
+        scale_source="common stars, tied to PS1",
+    )
+
+
+def choose(frames, filter="r", group="M67"):
+    return Selection(group=group, filter=filter, chosen=tuple(frames))
+
+
+def aperture(image, x, y, radius):
+    """Flux above the clipped median of an annulus, as the pipeline measures its stars; NaN never."""
+    data = np.asarray(image, np.float32)
+    return aperture_photometry(data, np.zeros(data.shape, np.uint8), np.ones_like(data), x, y, radius).flux
+
+
+def magnitudes(stack, roots, sky, radius=12.0):
+    """Magnitudes of the stars on a stack for all of their light, and where they are (0-based)."""
+    header = fits.getheader(roots.of(stack.image))
+    x, y = WCS(header).all_world2pix(np.asarray(sky["RA"]), np.asarray(sky["DEC"]), 0)
+    flux = aperture(fits.getdata(roots.of(stack.image)), x, y, radius)
+    ideal = moffat((201, 201), 100, 100, 3.5 * 0.773 / 0.770)
+    share = aperture(ideal, np.array([100.0]), np.array([100.0]), radius)[0]
+    return 30 - 2.5 * np.log10(flux / share), (x, y)
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    return make_roots(tmp_path_factory.mktemp("combine"))
+
+
+@pytest.fixture(scope="module")
+def sky():
+    return stars(16, half_deg=0.021, bright=13.0, faint=15.5)
+
+
+@pytest.fixture(scope="module")
+def field(roots, sky):
+    """Five frames, different transparency, exposure and distortion, without noise."""
+    shots = [
+        Shot(f"f{i}", zp=zp, exptime=t, dither=DITHERS[i], noise=False, k3=k3, flat=vignetting())
+        for i, (zp, t, k3) in enumerate(
+            [(23.0, 30, 0), (22.8, 60, 0.3), (22.9, 30, -0.2), (22.6, 45, 0.1), (23.1, 20, 0)]
+        )
+    ]
+    return [scale(take(shot, sky, roots), shot.zp) for shot in shots]
+
+
+def vignetting(shape=(256, 256)):
+    yy, xx = np.mgrid[: shape[0], : shape[1]]
+    flat = 1.0 - 0.25 * ((xx - 127.5) ** 2 + (yy - 127.5) ** 2) / 128**2 / 2
+    return flat / np.median(flat)
+
+
+@pytest.fixture(scope="module")
+def made(roots, field):
+    grid = common_grid([choose(field)], roots, T120, SETTINGS)
+    return grid, combine(choose(field), grid, roots, T120, SETTINGS)
+
+
+@pytest.mark.tools
+def test_stack_recovers_the_flux_to_millimagnitudes(roots, sky, made):
+    _, stack = made
+    measured, (x, y) = magnitudes(stack, roots, sky)
+    error = measured - np.asarray(sky["MAG"])
+    weight = fits.getdata(roots.of(stack.weight))
+    inner = weight[np.rint(y).astype(int), np.rint(x).astype(int)] > 0
+    assert inner.all()
+    assert abs(np.median(error)) < 0.003
+    assert np.std(error) < 0.006
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("flat", [None, np.ones((256, 256))], ids=["no flat", "flat with pixel area"])
+def test_pixel_area_is_accounted_for(roots, sky, flat):
+    """A distorted frame, 1 % larger pixels at the corners: as large an effect as the T120's, undone to 2 mmag."""
+    group = "areaflat" if flat is not None else "areabare"
+    frame = take(Shot(group, noise=False, k3=3.0, exptime=30, flat=flat), sky, roots)
+    wcs = head_wcs(frame, roots)
+    area = area_map(wcs, (256, 256))
+    assert area[0, 0] / area[128, 128] > 1.01
+    grid = common_grid([choose([scale(frame, 23.0)])], roots, T120, SETTINGS)
+    stack = combine(choose([scale(frame, 23.0)], group=group), grid, roots, T120, SETTINGS)
+    measured, _ = magnitudes(stack, roots, sky, radius=10.0)
+    error = measured - np.asarray(sky["MAG"])
+    # What is left, +-1 mmag, is LANCZOS3's ripple: it is there without distortion as well.
+    assert abs(np.median(error)) < 0.001
+    assert np.abs(error).max() < 0.002
+
+
+@pytest.mark.tools
+def test_grid_is_identical_in_all_filters(roots, sky, field, made):
+    grid, r_stack = made
+    g_frames = [
+        scale(take(Shot(f"g{i}", filter="g", dither=DITHERS[i], noise=False), sky, roots), 23.0) for i in (0, 1)
+    ]
+    g_stack = combine(choose(g_frames, "g"), grid, roots, T120, SETTINGS)
+    keys = [f"{key}{axis}" for key in ("NAXIS", "CTYPE", "CRPIX", "CRVAL") for axis in (1, 2)]
+    keys += [f"CD{i}_{j}" for i in (1, 2) for j in (1, 2)]
+    headers = [fits.getheader(roots.of(file)) for s in (r_stack, g_stack) for file in (s.image, s.weight)]
+    values = {tuple(header[key] for key in keys) for header in headers}
+    assert len(values) == 1
+    assert not any("CDELT1" in header for header in headers)
+
+
+@pytest.mark.tools
+def test_header_tells_the_release_keywords(roots, made):
+    _, stack = made
+    with fits.open(roots.of(stack.image), checksum=True) as hdus:
+        assert len(hdus) == 1
+        assert hdus[0].header["BITPIX"] == -32
+        header = hdus[0].header
+    expected = {
+        "OBJECT": "M67", "FILTER": "r", "TELESCOP": "T120", "PHOTZP": 30.0, "PHOTCAL": "PS1", "NCOMBINE": 5,
+        "COMBTYPE": "MEDIAN", "BACKSUB": "Y", "BACKSIZE": 256, "PIXSCALE": 0.770, "BUNIT": "adu", "EXPTOTAL": 185.0,
+        "RADESYS": "ICRS", "CTYPE1": "RA---TAN", "INP0001": "20250317/f0.fits", "INP0005": "20250317/f4.fits",
+    }  # fmt: skip
+    assert {key: header[key] for key in expected} == expected
+    assert header.comments["PHOTZP"].startswith("[mag]")
+    assert header.comments["PIXSCALE"].startswith("[arcsec/px]")
+    assert header["DATE-OBS"] == "2025-03-17T22:00:00.000"
+    assert header["DATE-END"] == "2025-03-17T22:01:00.000"
+    assert "INP0006" not in header
+    assert "DATE" not in header
+
+
+@pytest.mark.tools
+def test_weight_is_exactly_zero_without_data_and_so_is_the_image(roots, made):
+    grid, stack = made
+    data, weight = fits.getdata(roots.of(stack.image)), fits.getdata(roots.of(stack.weight))
+    assert data.shape == (grid.ny, grid.nx)
+    assert np.isfinite(data).all()
+    assert (weight >= 0).all()
+    assert (data[weight == 0] == 0).all()
+    assert (weight[:8] == 0).all()
+    assert (weight[grid.ny // 2 - 40 : grid.ny // 2 + 40, grid.nx // 2 - 40 : grid.nx // 2 + 40] > 0).all()
+
+
+@pytest.mark.tools
+def test_same_inputs_same_bytes(roots, field, made):
+    grid, stack = made
+    again = combine(choose(field), grid, roots, T120, SETTINGS)
+    assert again == stack
+
+
+def test_flux_scale_stands_once_in_the_head(roots, field):
+    frame = field[0].aligned
+    path = roots.of(frame.head)
+    original = path.read_text()
+    try:
+        dirty = original.replace(
+            "END\n", "FLXSCALE=                  0.0 / SCAMP with SOLVE_PHOTOM N\nHISTORY made by é\nEND\n"
+        )
+        path.write_text(dirty, encoding="utf-8")
+        text = swarp_head(frame, 2.5e-3, roots)
+    finally:
+        path.write_text(original)
+    assert text.count("FLXSCALE") == 1
+    assert text.isascii()
+    card = fits.Card.fromstring(next(line for line in text.splitlines() if line.startswith("FLXSCALE")))
+    assert card.value == 2.5e-3
+    assert text.rstrip().endswith("END")
+
+
+@pytest.mark.tools
+def test_a_frame_off_the_grid_is_rejected_and_said(roots, sky, field, made):
+    grid, _ = made
+    lost = scale(take(Shot("lost", centre=(133.5, 11.81), noise=False), sky, roots), 23.0)
+    assert overlap_px(lost, grid, roots) == 0
+    assert overlap_px(field[0], grid, roots) > 60000
+    stack = combine(choose([*field[:2], lost], group="lost"), grid, roots, T120, SETTINGS)
+    assert stack.n_combined == 2
+    (rejected,) = stack.rejected
+    assert rejected.file == "20250317/lost.fits"
+    assert "off the grid" in rejected.reason
+    with pytest.raises(StageError, match="no frame of lost r lies on the grid") as caught:
+        combine(choose([lost], group="lost"), grid, roots, T120, SETTINGS)
+    assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason
+
+
+@pytest.mark.tools
+def test_a_cosmic_ray_and_a_trail_leave_no_trace(roots, sky):
+    spot, line = (slice(100, 104), slice(60, 63)), (slice(140, 142), slice(0, 256))
+    shots = [Shot(f"c{i}", dither=DITHERS[i], noise=False, exptime=30) for i in range(2)]
+    clean = [scale(take(shot, sky, roots), 23.0) for shot in shots]
+    grid = common_grid([choose(clean)], roots, T120, SETTINGS)
+    reference = fits.getdata(roots.of(combine(choose(clean, group="clean"), grid, roots, T120, SETTINGS).image)).copy()
+    shots[0] = shots[0].but(name="c9", spoil={"COSMIC_RAY": spot, "TRAIL": line})
+    spoilt = [scale(take(shot, sky, roots), 23.0) for shot in shots]
+    stack = combine(choose(spoilt, group="spoilt"), grid, roots, T120, SETTINGS)
+    data, weight = fits.getdata(roots.of(stack.image)), fits.getdata(roots.of(stack.weight))
+    both = (weight > 0) & (reference != 0)
+    step = 10 ** (0.4 * 7) / 30
+    assert np.abs(data - reference)[both].max() < 0.02 * 50000 * step
+    assert np.median(np.abs(data - reference)[both]) < 0.5 * step
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("how", ["weighted", "clipped"])
+def test_other_combinations(roots, sky, field, made, how):
+    grid, _ = made
+    stack = combine(choose(field, group=how), grid, roots, T120, SETTINGS.model_copy(update={"combine": how}))
+    assert fits.getheader(roots.of(stack.image))["COMBTYPE"] == how.upper()
+    measured, _ = magnitudes(stack, roots, sky)
+    error = measured - np.asarray(sky["MAG"])
+    assert abs(np.median(error)) < 0.004
+
+
+@pytest.mark.tools
+def test_relative_scale_is_said_and_has_no_zero_point(roots, field, made):
+    grid, _ = made
+    frames = [f.model_copy(update={"zero_point": None, "scale_source": "common stars, relative"}) for f in field[:2]]
+    stack = combine(choose(frames, "Ha"), grid, roots, T120, SETTINGS)
+    header = fits.getheader(roots.of(stack.image))
+    assert not stack.calibrated
+    assert "PHOTZP" not in header
+    assert header["PHOTCAL"] == "RELATIVE"
+    assert header["BUNIT"] == "adu/s"
+    assert depth(stack, None, roots) is None
+
+
+def test_saturated_core_keeps_its_weight_only_where_nobody_sees_it(roots, sky):
+    bright = sky[:2].copy()
+    bright["MAG"] = [11.0, 15.0]
+    long = [take(Shot(f"s{i}", exptime=100, dither=DITHERS[i], noise=False), bright, roots) for i in range(2)]
+    short = take(Shot("s9", exptime=2, dither=DITHERS[3], noise=False), bright, roots)
+    masks = {}
+    for frame in (*long, short):
+        with fits.open(roots.of(frame.frame.reduced.file)) as hdus:
+            masks[frame.frame.raw.name] = np.array(hdus["MASK"].data)
+    assert masks["s0"].any()
+    assert not masks["s9"].any()
+    alone = spared_cores([masks["s0"], masks["s1"]], long, roots)
+    assert (alone[0] == (masks["s0"] != 0)).all(), "saturated in both: both keep their core"
+    helped = spared_cores([masks["s0"], masks["s1"], masks["s9"]], [*long, short], roots)
+    assert not any(spared.any() for spared in helped), "the short exposure shows the core"
+
+
+def test_frame_weight_is_the_flat_where_the_pixel_is_good():
+    mask = np.zeros((8, 8), np.uint8)
+    mask[1, 1], mask[2, 2], mask[3, 3], mask[4, 4] = 1, 2, 2, 2 + 8
+    spared = np.zeros((8, 8), bool)
+    spared[3, 3] = spared[4, 4] = True
+    flat = np.full((8, 8), 0.9, np.float32)
+    flat[6, 6] = np.nan
+    weight = frame_weight(mask, flat, spared)
+    assert weight.dtype == np.float32
+    assert (weight[[1, 2, 4, 6], [1, 2, 4, 6]] == 0).all()
+    assert weight[3, 3] == np.float32(0.9)
+    assert frame_weight(mask, None, spared)[0, 0] == 1.0
+
+
+@pytest.mark.tools
+def test_finished_stack_is_published_with_what_was_measured(roots, made):
+    _, stack = made
+    paths = stack_paths("M67", "T120", "r", roots)
+    psf_image = moffat((25, 25), 12, 12, 3.5)
+    paths.psf.parent.mkdir(parents=True, exist_ok=True)
+    fits.PrimaryHDU((psf_image / psf_image.sum()).astype("f4")).writeto(paths.psf, overwrite=True)
+    digest = hashlib.sha256(paths.psf.read_bytes()).hexdigest()
+    psf = StackPsf(
+        file=FileRef(path=paths.psf.relative_to(roots.data).as_posix(), digest=digest), fwhm_px=3.5, fwhm_arcsec=2.695,
+        ee50_arcsec=1.6, ee80_arcsec=3.0, ellipticity=0.02, n_stars=28, chi2=1.1,
+    )  # fmt: skip
+    check = StackValidation(validated=True, reason="", zp_offset=0.004, zp_err=0.002, zp_rms=0.021, n_stars=26)
+    done = finish_stack(stack, psf, check, roots, depth_5sigma=21.5)
+    assert done.image.path == "stacks/M67/T120/M67_r.fits"
+    assert done.weight.path == "stacks/M67/T120/M67_r.weight.fits"
+    with fits.open(paths.image, checksum=True) as hdus:
+        header = hdus[0].header
+        assert (hdus[0].data == fits.getdata(roots.of(stack.image))).all()
+    assert (header["FWHM_PX"], header["FWHM_AS"]) == (3.5, 2.695)
+    assert (header["PHOTNSTR"], header["PHOTRMS"], header["PHOTCHK"], header["DEPTH5S"]) == (26, 0.021, True, 21.5)
+    assert done == finish_stack(stack, psf, check, roots, depth_5sigma=21.5), "again: the same bytes"
+    bare = finish_stack(stack, None, StackValidation(validated=False, reason="3 stars, 5 needed", n_stars=3), roots)
+    header = fits.getheader(roots.of(bare.image))
+    assert "FWHM_PX" not in header
+    assert (header["PSFSTAT"], header["PHOTCHK"], header["PHOTNSTR"]) == ("NONE", False, 3)
+    assert header["PHOTWHY"] == "3 stars, 5 needed"
+
+
+def test_damaged_stack_is_a_stage_error(roots, made):
+    _, stack = made
+    gone = stack.model_copy(update={"image": FileRef(path="nowhere.fits", digest="0" * 64)})
+    with pytest.raises(StageError, match=r"nowhere\.fits cannot be read"):
+        finish_stack(gone, None, None, roots)
+
+
+@pytest.mark.tools
+def test_swarp_that_fails_names_its_log(roots, field):
+    grid = Grid(ra=132.85, dec=11.81, pixel_scale=0.77, nx=300, ny=300)
+    broken = field[0].aligned.frame.reduced.file
+    path = roots.of(broken)
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content[:4000])
+        with pytest.raises(StageError, match=r"f0\.fits"):
+            combine(choose(field[:2], group="broken"), grid, roots, T120, SETTINGS)
+    finally:
+        path.write_bytes(content)
+
+
+def test_empty_apertures_measure_correlated_noise():
+    rng = np.random.default_rng(11)
+    from scipy.ndimage import gaussian_filter
+
+    white = rng.normal(0, 1, (600, 600))
+    smooth = gaussian_filter(white, 1.0, mode="wrap").astype(np.float32)
+    image = smooth.copy()
+    for x, y in rng.uniform(20, 580, (60, 2)):
+        image[int(y) - 15 : int(y) + 16, int(x) - 15 : int(x) + 16] += 50 * moffat((31, 31), 15, 15, 4.0)
+    weight = np.ones((600, 600), np.float32)
+    weight[:30] = 0
+    sigma, count = empty_aperture_sigma(image, weight, 4.0)
+    rows, columns = (axis.ravel().astype(float) for axis in np.mgrid[20:580:9, 20:580:9])
+    truth = np.std(sep.sum_circle(np.ascontiguousarray(smooth), columns, rows, 4.0, subpix=0)[0])
+    assert count > 200
+    assert sigma == pytest.approx(truth, rel=0.1)
+    assert sigma > 1.8 * np.std(smooth) * np.sqrt(np.pi * 16), "neighbours correlate"
+
+
+def test_no_empty_sky_no_depth():
+    assert empty_aperture_sigma(np.ones((50, 50), np.float32), np.zeros((50, 50), np.float32), 4.0) is None
