@@ -84,7 +84,7 @@ BAD = {
     "noimage.fits": (header_bytes(LIGHT | {"NAXIS": 0, "NAXIS1": None, "NAXIS2": None}), "no image"),
     "onedim.fits": (header_bytes(LIGHT | {"NAXIS": 1, "NAXIS2": None}, SHAPE) + bytes(9000), "no image"),
     "cube.fits": (header_bytes(LIGHT | {"NAXIS": 3, "NAXIS3": 3}, SHAPE) + bytes(90000), "not a two-dimensional image"),
-    "bits.fits": (header_bytes(LIGHT | {"BITPIX": 17}, SHAPE) + bytes(9000), "BITPIX 17"),
+    "bits.fits": (header_bytes(LIGHT | {"BITPIX": 17}, SHAPE) + bytes(9000), "BITPIX '17'"),
     "nan.fits": (header_bytes(LIGHT | {"EXPTIME": "NaN"}, SHAPE) + bytes(9000), "'NaN' is no exposure time"),
     "negative.fits": (header_bytes(LIGHT | {"EXPTIME": -5.0}, SHAPE) + bytes(9000), "'-5.0' is no exposure time"),
     "words.fits": (header_bytes(LIGHT | {"EXPTIME": "long"}, SHAPE) + bytes(9000), "'long' is no exposure time"),
@@ -195,6 +195,20 @@ def test_a_linked_raw_root_is_the_raw_root(roots: Roots, tmp_path: Path) -> None
     (tmp_path / "archive").symlink_to(roots.raw, target_is_directory=True)
     found = take_inventory(Roots(data=roots.data, raw=tmp_path / "archive"), SMALL)
     assert len(found.frames) == 1
+
+
+def test_a_very_deep_tree(roots: Roots) -> None:
+    folders = [roots.raw]
+    for _ in range(1200):
+        folders.append(folders[-1] / "d")
+        folders[-1].mkdir()
+    deep = write_raw(folders[-1] / "deep.fits", LIGHT, SHAPE)
+    try:
+        assert [frame.name for frame in take_inventory(roots, SMALL).frames] == ["deep"]
+    finally:  # what tidies up after tests gives up at this depth
+        deep.unlink()
+        for folder in reversed(folders[1:]):
+            folder.rmdir()
 
 
 def test_pipes_folders_and_companions(roots: Roots) -> None:
