@@ -94,14 +94,14 @@ class RawFrame(Record):
     airmass: float | None = None
 
     @property
+    def label(self) -> str:
+        """Name of its reduced frame in headers and reports, unique over nights: ``{night}/{name}.fits``."""
+        return f"{self.night}/{self.name}.fits"
+
+    @property
     def year(self) -> int:
         """Year of the night."""
         return int(self.night[:4])
-
-    @property
-    def label(self) -> str:
-        """How reports and headers call the frame: unique over nights, ``{night}/{name}.fits``."""
-        return f"{self.night}/{self.name}.fits"
 
     @property
     def mid_exposure_mjd(self) -> float:

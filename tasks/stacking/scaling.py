@@ -21,6 +21,7 @@ from tasks.catalogs import read_cone
 from tasks.core.errors import StageError
 from tasks.photometry import frame_fwhm_px
 from tasks.quality import read_sources
+from tasks.stacking.area import mean_area, solid_angle
 from tasks.stacking.grid import unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs
 from tasks.stacking.relative import RelativeSolution, huber_location, link_frames, solve_relative
@@ -218,9 +219,13 @@ def _observe(
             continue
         x, y = (np.asarray(sources[column], float)[chosen] for column in ("X", "Y"))
         stars = measure_stars(data, mask, variance, x, y, fwhm, settings)
-        sky = head_wcs(aligned, roots).all_pix2world(np.column_stack([stars.x, stars.y]), 1)
+        wcs = head_wcs(aligned, roots)
+        sky = wcs.all_pix2world(np.column_stack([stars.x, stars.y]), 1)
+        area = np.ones(len(stars.x))
+        if aligned.frame.reduced.flat is not None and len(stars.x):
+            area = solid_angle(wcs, stars.x, stars.y) / mean_area(wcs, (data.shape[0], data.shape[1]))
         frame.append(np.full(len(stars.x), index))
-        m.append(-2.5 * np.log10(stars.flux / raw.exptime))
+        m.append(-2.5 * np.log10(stars.flux * area / raw.exptime))
         sigma.append(2.5 / np.log(10.0) * stars.sigma / stars.flux)
         direction.append(unit_vectors(sky[:, 0], sky[:, 1]))
     if not frame:
