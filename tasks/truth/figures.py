@@ -143,7 +143,8 @@ def _astrometry(
     if len(rms):
         figures += [
             Figure(name="position rms of stars with S/N > 50 after SCAMP, median frame",
-                   value=1e3 * float(np.median(rms)), unit="mas", bound=60.0, detail=f"{len(rms)} frames, both axes together"),
+                   value=1e3 * float(np.median(rms)), unit="mas", bound=60.0,
+                   detail=f"{len(rms)} frames, both axes together"),
             Figure(name="the same, worst frame", value=1e3 * float(rms.max()), unit="mas", bound=None,
                    detail=max(frame_rms, key=lambda label: frame_rms[label])),
         ]  # fmt: skip
@@ -187,7 +188,7 @@ def _clean_stars(stars: Table, field: str, filter: str, jyear: float, wcs: WCS) 
     ra, dec = at_epoch(here, jyear)
     place = _tangent(np.asarray(ra), np.asarray(dec), float(np.median(ra)), float(np.median(dec)))
     flux = np.where(np.isfinite(mag), 10 ** (-0.4 * mag), 0.0)
-    good = _isolated(place, flux) & (np.asarray(here["kind"]) == "star") & (mag > 14.0) & (mag < 18.0)
+    good = _isolated(place, flux) & np.asarray(here["kind"] == "star") & (mag > 14.0) & (mag < 18.0)
     x, y = wcs.all_world2pix(np.asarray(ra)[good], np.asarray(dec)[good], 0)
     return np.column_stack([x, y]), mag[good]
 
@@ -206,7 +207,9 @@ def _stack(
     inside = np.all((pixels > half + 1) & (pixels < np.array([nx, ny]) - half - 2), axis=1)
     pixels, mag = pixels[inside], mag[inside]
     bad = np.ascontiguousarray(weight == 0)
-    covered = np.array([not bad[int(y) - half : int(y) + half, int(x) - half : int(x) + half].any() for x, y in pixels])
+    covered = np.array(
+        [not bad[int(y) - half : int(y) + half, int(x) - half : int(x) + half].any() for x, y in pixels], dtype=bool
+    )
     pixels, mag = pixels[covered], mag[covered]
     if len(mag) < 5:
         return None, len(mag), None, header
