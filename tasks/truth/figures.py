@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import sep
 from astropy.io import fits
+from astropy.stats import SigmaClip
 from astropy.table import Table
 from astropy.wcs import WCS
+from photutils.aperture import ApertureStats, CircularAnnulus, CircularAperture
 from scipy.spatial import cKDTree
 
 from models.base import Record, Roots
@@ -193,6 +194,18 @@ def _clean_stars(stars: Table, field: str, filter: str, jyear: float, wcs: WCS) 
     return np.column_stack([x, y]), mag[good]
 
 
+def _aperture_fluxes(
+    data: npt.NDArray[np.float32], bad: npt.NDArray[np.bool_], pixels: FloatArray, radius: float
+) -> tuple[FloatArray, FloatArray]:
+    """Fluxes in circles above the clipped median of a ring around each, and their errors from the ring's scatter."""
+    circles = CircularAperture(pixels, radius)
+    rings = CircularAnnulus(pixels, 1.5 * radius, 2.5 * radius)
+    sky = ApertureStats(data, rings, mask=bad, sigma_clip=SigmaClip(3.0))
+    total, _ = circles.do_photometry(data.astype(np.float64))
+    flux = np.asarray(total) - np.asarray(sky.median) * circles.area
+    return flux, np.asarray(sky.std) * np.sqrt(circles.area)
+
+
 def _stack(
     path: Path, field: str, filter: str, jyear: float, stars: Table, roots: Roots
 ) -> tuple[float | None, int, float | None, fits.Header]:
@@ -213,10 +226,7 @@ def _stack(
     pixels, mag = pixels[covered], mag[covered]
     if len(mag) < 5:
         return None, len(mag), None, header
-    background = sep.Background(data, mask=bad, bw=64, bh=64)
-    flux, error, _ = sep.sum_circle(
-        data, pixels[:, 0], pixels[:, 1], radius, err=background.globalrms, bkgann=(1.5 * radius, 2.5 * radius)
-    )
+    flux, error = _aperture_fluxes(data, bad, pixels, radius)
     strong = flux > 30 * error
     if header.get("PHOTZP") is None or strong.sum() < 5:
         offset = None
