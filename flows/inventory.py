@@ -45,6 +45,8 @@ def _inventory(args: argparse.Namespace, settings: Settings, telescope: Telescop
     from tasks.inventory import take_inventory
 
     roots = settings.roots
+    if args.json is not None and args.json.absolute().resolve().is_relative_to(roots.raw.resolve()):
+        raise UserError(f"--json {args.json} lies among the raw frames, where nothing is ever written")
     say(f"Raw frames of {telescope.name} under {roots.raw}")
     inventory = take_inventory(roots, telescope, set(args.years) or None, _progress if sys.stderr.isatty() else None)
     if not inventory.rows:
@@ -55,7 +57,10 @@ def _inventory(args: argparse.Namespace, settings: Settings, telescope: Telescop
         )
     _show(inventory, telescope)
     if args.json is not None:
-        _write(args.json, inventory)
+        try:
+            _write(args.json, inventory)
+        except OSError as error:
+            raise UserError(f"--json {args.json} cannot be written: {error.strerror or error}") from error
         say(f"Every file with its reason: {args.json}")
     elif sum(row.kind == "junk" for row in inventory.rows):
         say("Every file with its reason: add --json FILE")

@@ -205,7 +205,8 @@ class ValidationSettings(Record):
 class CatalogSettings(Record):
     """Catalogue queries."""
 
-    timeout_s: float = Field(60.0, gt=0, description="limit of one request, s")
+    timeout_s: float = Field(60.0, gt=0, description="longest silence of a service within one request, s")
+    job_timeout_s: float = Field(600.0, gt=0, description="limit of one asynchronous query, from asking to its end, s")
     retries: int = Field(4, ge=0, description="further tries after a transient failure")
     max_rows: int = Field(200_000, ge=1, description="rows at which an answer counts as truncated")
     gaia_limit: float = Field(20.5, description="faintest Gaia star asked for, G")

@@ -2,15 +2,21 @@
 
 from tasks.catalogs.cones import contains, covers, plan_cones, separation
 from tasks.catalogs.epoch import GAIA_EPOCH, at_epoch
+from tasks.catalogs.failures import MalformedError, TruncatedError
+from tasks.catalogs.fetch import PS1_SOUTH_DEG, fetch_cone
 from tasks.catalogs.importing import farthest_row, import_catalog, read_catalog_file
 from tasks.catalogs.store import find_cone, read_cone, store_cone, stored_cones
 
 __all__ = [
     "GAIA_EPOCH",
+    "MalformedError",
+    "PS1_SOUTH_DEG",
+    "TruncatedError",
     "at_epoch",
     "contains",
     "covers",
     "farthest_row",
+    "fetch_cone",
     "find_cone",
     "import_catalog",
     "plan_cones",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import warnings
 import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
 from xml.sax import SAXParseException
 from xml.sax.handler import ContentHandler
 
 from astropy.table import Table
 
-from tasks.catalogs.failures import MalformedAnswerError, RefusedError, TruncatedAnswerError
+from tasks.catalogs.failures import AnswerError, BusyError, MalformedAnswerError, RefusedError, TruncatedAnswerError
 
 __all__ = ["parse_votable", "refuse_entities", "unpack"]
 
@@ -58,6 +61,26 @@ def refuse_entities(content: bytes) -> None:
         raise MalformedAnswerError(f"the XML is cut or not well formed (line {line}: {text})") from error
 
 
+def _infos(resources: Iterable[Any]) -> Iterator[Any]:
+    for resource in resources:
+        yield from resource.infos
+        for table in resource.tables:
+            yield from table.infos
+        yield from _infos(resource.resources)
+
+
+_PASSING = re.compile(
+    r"no connection|connect error|couldn't connect|not (currently )?reachable|time[d -]*out|try again|too many|"
+    r"temporar|unavailable|overload|busy|shutting down",
+    re.IGNORECASE,
+)
+
+
+def _service_error(text: str) -> AnswerError:
+    said = f"the service reports an error: {text[:300]}"
+    return BusyError(said) if _PASSING.search(text) else RefusedError(said)
+
+
 def parse_votable(content: bytes, limit: int, need_status: bool = True) -> Table:
     """The one table of a VOTable that says it is complete.
 
@@ -73,14 +96,14 @@ def parse_votable(content: bytes, limit: int, need_status: bool = True) -> Table
     Returns
     -------
     Table
-        Columns by their names; may be empty. No columns if VizieR left the table of an empty answer out.
+        Columns by their names; may have no rows.
 
     Raises
     ------
     MalformedAnswerError
         If it is HTML, cut, not well formed, has entities, no table, or no status.
-    RefusedError
-        If the service reports an error in it.
+    RefusedError, BusyError
+        If the service reports an error in it; `BusyError` where that error speaks of a passing state.
     TruncatedAnswerError
         If it says that there are more rows.
     """
@@ -101,19 +124,14 @@ def parse_votable(content: bytes, limit: int, need_status: bool = True) -> Table
         raise MalformedAnswerError(f"the VOTable cannot be parsed: {first}") from error
 
     tables = list(document.iter_tables())
-    infos = list(document.infos)
-    for resource in document.resources:
-        infos += resource.infos
-    for table in tables:
-        infos += table.infos
+    infos = [*document.infos, *_infos(document.resources)]
     said = [(info.name or "", info.value or "", info.content or "") for info in infos]
     statuses = [(value.strip().upper(), text.strip()) for name, value, text in said if name.upper() == "QUERY_STATUS"]
-    for value, text in statuses:
-        if value == "ERROR":
-            raise RefusedError(f"the service reports an error: {text[:300] or 'without a word'}")
+    errors = [text or "without a word" for value, text in statuses if value == "ERROR"]
+    errors += [(value or text).strip() for name, value, text in said if name.strip().lower() == "error"]
+    if errors:
+        raise _service_error(" ".join(" ".join(errors).split()))
     for name, value, text in said:
-        if name.strip().lower() == "error":
-            raise RefusedError(f"the service reports an error: {(value or text)[:300]}")
         if name.strip().lower() == "warning" and "truncat" in f"{value} {text}".lower():
             raise TruncatedAnswerError(f"the service cut its answer: {(value or text)[:200]}")
     if any(value == "OVERFLOW" for value, _ in statuses):
@@ -121,7 +139,5 @@ def parse_votable(content: bytes, limit: int, need_status: bool = True) -> Table
     if need_status and not any(value == "OK" for value, _ in statuses):
         raise MalformedAnswerError("the VOTable does not say that the query went well (INFO QUERY_STATUS)")
     if len(tables) != 1:
-        if not tables and not need_status:
-            return Table()
         raise MalformedAnswerError(f"the VOTable has {len(tables)} tables instead of one")
     return tables[0].to_table(use_names_over_ids=True)
