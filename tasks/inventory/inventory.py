@@ -311,6 +311,11 @@ def _frames(
 ) -> list[RawFrame]:
     """Digest the files in the order of time, set copies aside, give each frame its name."""
     memo = roots if _can_keep_digests(roots) else None
+    integers = {
+        (file.facts.start, file.facts.exptime): file.found.relative
+        for file in reversed(usable)
+        if (integer(file.header, "BITPIX") or 0) > 0
+    }
     first: dict[str, str] = {}
     taken: dict[str, set[str]] = defaultdict(set)
     frames = []
@@ -323,6 +328,10 @@ def _frames(
         finally:
             if progress is not None:
                 progress(done, len(usable))
+        raw = integers.get((file.facts.start, file.facts.exptime))
+        if raw is not None and (integer(file.header, "BITPIX") or 0) < 0:
+            file.junk(f"processed copy of {raw}: the same exposure, in real numbers instead of the camera's integers")
+            continue
         original = first.setdefault(digest, file.found.relative)
         if original != file.found.relative:
             file.junk(f"copy of {original} (same content)")
