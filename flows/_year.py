@@ -175,8 +175,10 @@ def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameReco
     statuses = Counter(point.status for point in points)
     made: list[MasterBias | MasterFlat] = [*masters.bias.values(), *masters.flat.values()]
     rejected = sum(len(master.rejected) for master in made)
+    set_aside = kinds["junk"] - len(inventory.unusable)
     figures = {
-        "raw files": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())),
+        "raw files": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        + (f" ({set_aside} of them copies, tests and the like: flows.inventory says why)" if set_aside > 0 else ""),
         "masters": f"{len(masters.bias)} bias, {len(masters.flat)} flat ({rejected} calibration frames left out)",
         "reduced": f"{sum(1 for record in records if record.reduced is not None)} of {len(records)} science frames",
         "plate solutions": f"{len(solved)}"

@@ -63,10 +63,11 @@ def night(campaign, tmp_path_factory):
     for name, data in (
         ("M67-shape.fits", np.full((600, 700), 1000, np.uint16)),
         ("M67-allnan.fits", np.full((1024, 1024), np.nan, np.float32)),
-    ):
+    ):  # another time than the good frame's: else they would be copies of it
         hdu = fits.PrimaryHDU(data)
         for keyword in ("DATE-OBS", "EXPTIME", "FILTER", "OBJECT", "IMAGETYP", "XBINNING", "YBINNING", "CCD-TEMP"):
             hdu.header[keyword] = header[keyword]
+        hdu.header["DATE-OBS"] = header["DATE-OBS"][:-1] + "7"
         hdu.writeto(folder / name)
     pixels = fits.getdata(frame).astype(np.float32)
     pixels[200:260, 300:420] = np.nan

@@ -68,7 +68,7 @@ def test_state_stays_under_the_data_root(demo):
 
 
 def test_nothing_half_written_is_left(demo):
-    assert [p for p in demo.roots.data.rglob("*.tmp")] == []
+    assert not list(demo.roots.data.rglob("*.tmp"))
     assert list((demo.roots.data / ".cache" / "scratch").iterdir()) == []
 
 
