@@ -19,8 +19,50 @@ from tests.flows.conftest import run, snapshot
 pytestmark = [pytest.mark.demo, pytest.mark.tools]
 
 YEARS = (2019, 2023, 2025)
-FRAME_KEYWORDS = ["BIASCORR", "FLATCORR", "BIASQUAL", "NCOMBINE", "COMBMETH", "QCFWHM", "QCELONG", "QCNSRC", "QCSATF", "QCFLAG", "ASTRRMS", "ASTRNMAT", "ASTRSTAT", "PHOTSTAT", "PIPELINE", "PROCDATE", "CHECKSUM", "DATASUM"]
-STACK_KEYWORDS = ["OBJECT", "FILTER", "NCOMBINE", "COMBTYPE", "BACKSUB", "BACKSIZE", "PIXSCALE", "FWHM_PX", "FWHM_AS", "CTYPE1", "CTYPE2", "CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2", "CD1_1", "CD1_2", "CD2_1", "CD2_2", "INP0001", "CHECKSUM", "DATASUM"]
+FRAME_KEYWORDS = [
+    "BIASCORR",
+    "FLATCORR",
+    "BIASQUAL",
+    "NCOMBINE",
+    "COMBMETH",
+    "QCFWHM",
+    "QCELONG",
+    "QCNSRC",
+    "QCSATF",
+    "QCFLAG",
+    "ASTRRMS",
+    "ASTRNMAT",
+    "ASTRSTAT",
+    "PHOTSTAT",
+    "PIPELINE",
+    "PROCDATE",
+    "CHECKSUM",
+    "DATASUM",
+]
+STACK_KEYWORDS = [
+    "OBJECT",
+    "FILTER",
+    "NCOMBINE",
+    "COMBTYPE",
+    "BACKSUB",
+    "BACKSIZE",
+    "PIXSCALE",
+    "FWHM_PX",
+    "FWHM_AS",
+    "CTYPE1",
+    "CTYPE2",
+    "CRPIX1",
+    "CRPIX2",
+    "CRVAL1",
+    "CRVAL2",
+    "CD1_1",
+    "CD1_2",
+    "CD2_1",
+    "CD2_2",
+    "INP0001",
+    "CHECKSUM",
+    "DATASUM",
+]
 
 
 def stacks(demo) -> list[Path]:
