@@ -167,7 +167,7 @@ def _sharp(
     return found
 
 
-def cosmic_rays(data: FloatImage, variance: FloatImage, ignore: Mask, sigma: float, objlim: float) -> Mask:
+def cosmic_rays(data: FloatImage, variance: FloatImage, holes: Mask, bright: Mask, sigma: float, objlim: float) -> Mask:
     """Cosmic rays by L.A.Cosmic (van Dokkum 2001, PASP 113, 1420), two passes, with a look at the shape.
 
     The filters of the method run only where its Laplacian is significant, which costs a fifth of running them
@@ -180,8 +180,10 @@ def cosmic_rays(data: FloatImage, variance: FloatImage, ignore: Mask, sigma: flo
         Calibrated science, ADU, finite, sky still in it.
     variance
         ADU^2, shape of data.
-    ignore
-        Pixels already known to be bad: never reported, replaced by their surroundings before the search.
+    holes
+        Pixels known to be bad: never reported, replaced by their surroundings before the search.
+    bright
+        Saturated, bled and trailed pixels: neither they nor what lies within 2 px of them is reported.
     sigma
         Laplacian significance.
     objlim
@@ -193,17 +195,18 @@ def cosmic_rays(data: FloatImage, variance: FloatImage, ignore: Mask, sigma: flo
         Boolean, shape of data.
     """
     image = data
-    if ignore.any():
+    if holes.any():
         image = data.copy()
-        fill(image, ignore)
+        fill(image, holes)
+    allowed = ~(holes | ndimage.binary_dilation(bright, _SQUARE, iterations=2)) if bright.any() else ~holes
     noise: FloatImage = np.sqrt(variance)
-    found = _sharp(image, variance, noise, ~ignore, sigma, objlim)
+    found = _sharp(image, variance, noise, allowed, sigma, objlim)
     if not found.any():
         return found
     # What stood beside a hit pixel looks sharp only once that one is gone.
     cleaned = image.copy()
     fill(cleaned, found)
-    beside = ndimage.binary_dilation(found, _SQUARE, iterations=2) & ~found & ~ignore
+    beside = ndimage.binary_dilation(found, _SQUARE, iterations=2) & ~found & allowed
     found |= _sharp(cleaned, variance, noise, beside, sigma, objlim)
 
     labels, _ = ndimage.label(found, _SQUARE)

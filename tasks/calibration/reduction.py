@@ -23,6 +23,8 @@ __all__ = ["read_reduced", "reduce_frame"]
 
 _STAGE = "reduction"
 _LOW_RESPONSE = 0.2
+_HOLES = np.uint8(MaskBit.BAD_PIXEL | MaskBit.NO_DATA | MaskBit.LOW_RESPONSE)
+_BRIGHT = np.uint8(MaskBit.SATURATED | MaskBit.BLEED | MaskBit.TRAIL)
 _QUANTISATION = 1.0 / 12.0
 
 MaskImage = npt.NDArray[np.uint8]
@@ -139,7 +141,9 @@ def reduce_frame(
         lines = ()
         notes.append("satellite trails not looked for")
     if settings.cosmic_rays:
-        hit = cosmic_rays(data, variance, mask != 0, settings.cosmic_sigma, settings.cosmic_objlim)
+        hit = cosmic_rays(
+            data, variance, (mask & _HOLES) != 0, (mask & _BRIGHT) != 0, settings.cosmic_sigma, settings.cosmic_objlim
+        )
         mask[hit] |= np.uint8(MaskBit.COSMIC_RAY)
     else:
         notes.append("cosmic rays not looked for")
