@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from models.base import Roots
 from models.frame import MaskBit, RawFrame
@@ -71,10 +72,17 @@ def _through(frames: tuple[RawFrame, ...], roots: Roots, telescope_name: str) ->
         data, mask, variance, header = read_reduced(reduced, roots)
         assert "CTYPE1" not in header
         assert header["NTRAILS"] == 0
-        assert np.count_nonzero(mask & MaskBit.COSMIC_RAY) / mask.size < 0.002
+        # A warm camera without darks: hundreds of hot pixels, the same in every frame, and no star among them.
+        hit = (mask & MaskBit.COSMIC_RAY) != 0
+        assert hit.mean() < (0.01 if telescope_name == "MICRO" else 0.002)
+        sources = read_sources(measured, roots)
+        bright = sources[sources["SNR"] > 20]
+        row, column = np.rint(bright["Y"] - 1).astype(int), np.rint(bright["X"] - 1).astype(int)
+        assert ndimage.maximum_filter(hit, 3)[row, column].mean() < (0.012 if telescope_name == "MICRO" else 0.05)
         # The variance is the noise seen between neighbours on the sky.
         difference = np.diff(data, axis=1)[:, ::2].ravel()
-        seen = 1.4826 * np.median(np.abs(difference - np.median(difference))) / np.sqrt(2)
+        low, high = np.percentile(difference, [10, 90])
+        seen = np.std(difference[np.abs(difference) < 2 * (high - low)]) / np.sqrt(2)
         assert np.sqrt(np.median(variance)) == pytest.approx(seen, rel=0.25)
         assert measured.quality.n_sources > 50
         assert measured.quality.fwhm_px
