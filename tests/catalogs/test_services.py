@@ -213,7 +213,8 @@ def test_a_job_that_never_ends(roots, gaia):
 def test_a_dripping_answer_ends(roots, archive, kind, monkeypatch):
     monkeypatch.setattr("tasks.catalogs.transport._PATIENCE", 1)
     archive.moods = ["drip", "answer"]
-    settings = settings_for(roots, address(archive, kind), limits=IMPATIENT)
+    limits = LIMITS.model_copy(update={"timeout_s": 1.0})
+    settings = settings_for(roots, address(archive, kind), limits=limits)
     assert fetch_cone(catalogue_of(kind), M67, roots, settings).n_rows > 150
     assert len(archive.questions) == 2
 
