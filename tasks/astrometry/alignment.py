@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS
+from astropy.wcs import WCS, Sip
 
 from models.astrometry import Alignment
 from models.base import FileRef, Roots
@@ -17,7 +17,7 @@ from models.frame import CalibratedFrame, FrameRecord, Rejected
 from models.settings import ScampSettings
 from models.stack import AlignedFrame
 from models.telescope import Telescope
-from tasks.astrometry.fitting import monomials
+from tasks.astrometry.fitting import mean_distortion, monomials, with_distortion
 from tasks.astrometry.headers import frame_geometry, head_cards, head_text, read_wcs, tpv_head
 from tasks.astrometry.matching import Reference
 from tasks.astrometry.plate import Verification, match_radius, verify
@@ -166,7 +166,8 @@ def _season(
     key = hashlib.sha256(" ".join(frame.name for frame in members).encode()).hexdigest()[:8]
     log = roots.logs / "scamp" / f"{safe_name(group)}_{epoch:.2f}_{key}.log"
     try:
-        inputs = [_scamp_input(members[i], roots) for i in ready]
+        distortion = mean_distortion([(members[i].wcs, members[i].calibrated.solved.solution.n_matched) for i in ready])
+        inputs = [_scamp_input(members[i], distortion, roots) for i in ready]
         with scratch(roots.scratch, "scamp") as folder:
             found, summary = run_scamp(inputs, stars, epoch, settings, folder, log)
     except StageError as error:
@@ -205,13 +206,13 @@ def _unit(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     return np.column_stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)])
 
 
-def _scamp_input(frame: _Frame, roots: Roots) -> ScampInput:
+def _scamp_input(frame: _Frame, distortion: Sip | None, roots: Roots) -> ScampInput:
     """The plate solution in TPV overrides whatever WCS the catalogue's header carries: SCAMP reads no SIP."""
     assert frame.record.psf is not None
     catalogue = roots.of(frame.record.psf.catalogue)
     if not catalogue.is_file():
         raise StageError("SCAMP", f"the catalogue {frame.record.psf.catalogue.path} is gone", "reduce the year again")
-    cards = tpv_head(frame.wcs, frame.shape).removesuffix("END\n")
+    cards = tpv_head(with_distortion(frame.wcs, distortion, frame.shape), frame.shape).removesuffix("END\n")
     band = fits.Card("FILTER", frame.record.raw.filter or "none").image.rstrip()
     return ScampInput(catalogue.absolute(), f"{cards}{band}\nEND\n")
 

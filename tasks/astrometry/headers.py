@@ -57,6 +57,8 @@ def sip_header(wcs: WCS) -> fits.Header:
     header["EQUINOX"] = (2000.0, "[yr]")
     if wcs.sip is not None:
         for letter, values in (("A", wcs.sip.a), ("B", wcs.sip.b), ("AP", wcs.sip.ap), ("BP", wcs.sip.bp)):
+            if values is None:
+                continue
             order = values.shape[0] - 1
             header[f"{letter}_ORDER"] = (order, "SIP polynomial degree")
             start = 0 if letter.endswith("P") else 2

@@ -220,12 +220,12 @@ def read_summary(path: Path) -> ScampSummary:
 
 def _rows(root: ElementTree.Element, table: str) -> list[dict[str, str]]:
     """Rows of a VOTable table by column name."""
-    for element in root.iter("TABLE"):
+    for element in root.findall(".//{*}TABLE"):
         if element.get("name") == table:
-            names = [field.get("name", "") for field in element.findall("FIELD")]
+            names = [field.get("name", "") for field in element.findall("{*}FIELD")]
             return [
-                dict(zip(names, ((cell.text or "").strip() for cell in row.findall("TD")), strict=False))
-                for row in element.iter("TR")
+                dict(zip(names, ((cell.text or "").strip() for cell in row.findall("{*}TD")), strict=False))
+                for row in element.findall(".//{*}TR")
             ]
     raise KeyError(f"table {table}")
 

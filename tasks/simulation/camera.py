@@ -13,7 +13,8 @@ from models.simulation import Trail
 from tasks.simulation.seeds import rng_for
 
 __all__ = [
-    "FULL_WELL_E", "GAIN", "READ_NOISE", "add_cosmic_rays", "add_trail", "bias_level", "bleed", "dark_rate",
+    "FULL_WELL_E", "GAIN", "READ_NOISE", "add_cosmic_rays", "add_trail", "bias_level", "bias_structure", "bleed",
+    "dark_rate",
     "read_out", "response",
 ]  # fmt: skip
 
@@ -33,7 +34,8 @@ def bias_level(seed: int, year: int, night: str) -> float:
 
 
 @functools.lru_cache(maxsize=2)
-def _bias_structure(seed: int, size: int) -> Array:
+def bias_structure(seed: int, size: int) -> Array:
+    """Rows, columns and a gradient that every bias has, ADU."""
     rng = rng_for(seed, "bias structure", size)
     rows, columns = rng.normal(0.0, 0.6, size), rng.normal(0.0, 0.9, size)
     y, x = np.mgrid[0:size, 0:size] / size
@@ -58,7 +60,7 @@ def _pixels(seed: int, size: int) -> tuple[Array, Array]:
     dark[warm[:, 0], warm[:, 1]] += rng.exponential(1.5, n)
     dead_column, hot_column = int(0.29 * size), int(0.73 * size)
     sensitivity[int(0.18 * size) :, dead_column] *= 0.02
-    sensitivity[int(0.41 * size) :, hot_column] *= 1.8
+    sensitivity[int(0.41 * size) :, hot_column] *= 1.6
     dark[int(0.41 * size) :, hot_column] += 1.0
     return sensitivity, dark
 
@@ -81,7 +83,7 @@ def _dust(rng: np.random.Generator, size: int, n: int, x: Array, y: Array) -> Ar
 
 @functools.lru_cache(maxsize=8)
 def response(seed: int, size: int, year: int, band: str) -> Array:
-    """What a flat of the year and filter sees (not normalised): a star sees it over the relative pixel area.
+    """What a flat of the year and filter sees, median 1: a star sees it divided by the relative pixel area.
 
     Vignetting and dust of the year (window) and of the filter, fringes of nothing, and the chip's pixels.
     """
@@ -94,7 +96,7 @@ def response(seed: int, size: int, year: int, band: str) -> Array:
     tilt = own.normal(0, 0.006, 2)
     shade = shade * _dust(own, size, 4, x, y) * (1 + tilt[0] * (x / size - 0.5) + tilt[1] * (y / size - 0.5))
     result: Array = shade * _pixels(seed, size)[0] * (1 + 0.002 * own.normal(size=(size, size)))
-    return result
+    return result / np.median(result)
 
 
 def add_cosmic_rays(electrons: Array, exptime: float, rng: np.random.Generator) -> int:
@@ -151,6 +153,6 @@ def read_out(electrons: Array, level: float, seed: int, rng: np.random.Generator
     signal = electrons / GAIN
     bent = signal > _NONLINEAR_ADU
     signal[bent] = _NONLINEAR_ADU + 0.93 * (signal[bent] - _NONLINEAR_ADU)
-    signal += level + _bias_structure(seed, electrons.shape[0])
+    signal += level + bias_structure(seed, electrons.shape[0])
     signal += rng.normal(0.0, READ_NOISE / GAIN, electrons.shape)
     return np.clip(np.rint(signal), 0, 65535).astype(np.uint16)

@@ -91,6 +91,8 @@ def simulate_campaign(
         If the raw folder holds anything that is not of this campaign. It is left untouched.
     """
     shots = plan_campaign(options)
+    for name in options.fields:
+        field_sources(options, name)  # what is wrong with --real-m67 is said before anything is written
     known = _claim(roots, options, shots)
 
     def take(shot: Shot) -> tuple[TrueFrame, bool]:

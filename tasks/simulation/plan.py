@@ -9,6 +9,7 @@ import numpy as np
 
 from models.base import Record
 from models.simulation import SimulationOptions, Trail, TrueWcs
+from tasks.core.errors import UserError
 from tasks.simulation.bands import BANDS
 from tasks.simulation.habits import Habit, habit_of
 from tasks.simulation.seeds import rng_for
@@ -265,7 +266,13 @@ def _suffix(shot: Shot) -> str:
 
 
 def plan_campaign(options: SimulationOptions) -> list[Shot]:
-    """All frames of a campaign with everything decided but their noise; sorted by path."""
+    """All frames of a campaign with everything decided but their noise; sorted by path.
+
+    Raises
+    ------
+    UserError
+        If nothing would be observed.
+    """
     shots: list[Shot] = []
     for year in sorted(options.years):
         habit = habit_of(year)
@@ -273,4 +280,6 @@ def plan_campaign(options: SimulationOptions) -> list[Shot]:
         science = _science(options, habit, filters)
         used = tuple(band for band in filters if any(shot.filter == band for shot in science))
         shots += science + _calibration(options, habit, used)
+    if not any(shot.kind == "science" for shot in shots):
+        raise UserError("no frame to take: the narrow filter Ha is used on M51 only; add --fields M51 or a filter")
     return sorted(shots, key=lambda shot: shot.path)

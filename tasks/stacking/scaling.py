@@ -19,7 +19,9 @@ from models.telescope import Telescope
 from tasks.calibration import read_reduced
 from tasks.catalogs import read_cone
 from tasks.core.errors import StageError
+from tasks.photometry import frame_fwhm_px
 from tasks.quality import read_sources
+from tasks.stacking.area import mean_area, solid_angle
 from tasks.stacking.grid import unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs
 from tasks.stacking.relative import RelativeSolution, huber_location, link_frames, solve_relative
@@ -204,7 +206,9 @@ def _observe(
     frame, m, sigma, direction = [], [], [], []
     for index, aligned in enumerate(frames):
         raw = aligned.frame.raw
-        fwhm = _fwhm_px(aligned, telescope)
+        fwhm = frame_fwhm_px(aligned.frame.solved)
+        if fwhm is None:
+            continue
         sources: Table = read_sources(aligned.frame.solved.measured, roots)
         data, mask, variance, header = read_reduced(aligned.frame.reduced, roots)
         camera = telescope.camera
@@ -213,12 +217,15 @@ def _observe(
         chosen = usable_stars(sources, data.shape, fwhm, peak, settings)
         if not len(chosen):
             continue
-        radius = aligned.frame.zero_point.aperture_px or settings.aperture_fwhm * fwhm
         x, y = (np.asarray(sources[column], float)[chosen] for column in ("X", "Y"))
-        stars = measure_stars(data, mask, variance, x, y, radius)
-        sky = head_wcs(aligned, roots).all_pix2world(np.column_stack([stars.x, stars.y]), 1)
+        stars = measure_stars(data, mask, variance, x, y, fwhm, settings)
+        wcs = head_wcs(aligned, roots)
+        sky = wcs.all_pix2world(np.column_stack([stars.x, stars.y]), 1)
+        area = np.ones(len(stars.x))
+        if aligned.frame.reduced.flat is not None and len(stars.x):
+            area = solid_angle(wcs, stars.x, stars.y) / mean_area(wcs, (data.shape[0], data.shape[1]))
         frame.append(np.full(len(stars.x), index))
-        m.append(-2.5 * np.log10(stars.flux / raw.exptime))
+        m.append(-2.5 * np.log10(stars.flux * area / raw.exptime))
         sigma.append(2.5 / np.log(10.0) * stars.sigma / stars.flux)
         direction.append(unit_vectors(sky[:, 0], sky[:, 1]))
     if not frame:
@@ -228,14 +235,6 @@ def _observe(
     frame_of = np.concatenate(frame).astype(np.int64)
     star, stars_at = _match(frame_of, vectors, settings.match_arcsec)
     return _Observations(frame_of, star, np.concatenate(m), np.concatenate(sigma), stars_at)
-
-
-def _fwhm_px(aligned: AlignedFrame, telescope: Telescope) -> float:
-    """Seeing in pixels: of sources matched to Gaia where known, since cosmic rays narrow the plain median."""
-    solved = aligned.frame.solved
-    if solved.fwhm_arcsec is not None:
-        return solved.fwhm_arcsec / solved.solution.pixel_scale
-    return solved.measured.quality.fwhm_px or 3.0 / telescope.camera.pixel_scale
 
 
 def _match(frame: IntArray, vectors: FloatArray, match_arcsec: float) -> tuple[IntArray, FloatArray]:

@@ -6,25 +6,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import sep
 from astropy.table import Table
 from scipy.spatial import cKDTree
 
 from models.settings import PhotometrySettings
+from tasks.photometry import aperture_photometry, fit_growth_curve
 
 __all__ = ["StarFluxes", "measure_stars", "usable_stars"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_ANNULUS = (1.5, 2.2)
-"""Inner and outer radius of the sky annulus, aperture radii: outside of what a Moffat star still adds."""
-
 _ENOUGH = 30
 """Isolated stars that make crowded ones unnecessary."""
 
 _BRIGHTEST = 400
 """Stars measured on a frame: beyond them the scale no longer gains."""
+
+
+_CURVE_SNR = 50.0
+_CURVE_STARS = 100
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class StarFluxes:
     x, y
         Centres, FITS pixels, shape (n,).
     flux, sigma
-        Aperture flux above the local sky and its error, ADU.
+        Total flux and its error, ADU.
     """
 
     x: FloatArray
@@ -96,58 +97,29 @@ def measure_stars(
     variance: npt.NDArray[np.float32],
     x: FloatArray,
     y: FloatArray,
-    radius: float,
+    fwhm_px: float,
+    settings: PhotometrySettings,
 ) -> StarFluxes:
-    """Aperture fluxes above the median of an annulus; stars with a masked pixel in the aperture are left out.
+    """Total fluxes: apertures above the local sky, corrected with the frame's own growth curve.
 
-    The sky is the clipped median of the annulus: `sep`'s own annulus takes the mean, which biases crowded
-    fields by about 10 mmag.
+    The same measure as that of the frames' zero points, so that the two can be tied. Without the correction
+    frames whose stars have other wings would be up to 2 % off each other.
 
     Parameters
     ----------
     data, mask, variance
         Frame (ADU), its mask and its variance (ADU^2), shape (ny, nx).
     x, y
-        Centres, FITS pixels.
-    radius
-        Of the aperture, px.
+        Centres, FITS pixels, brightest star first.
+    fwhm_px
+        Seeing.
+    settings
+        ``aperture_fwhm``.
     """
-    image = np.ascontiguousarray(data, dtype=np.float32)
-    bad = np.ascontiguousarray(mask != 0)
-    image = np.where(bad, np.float32(0), image)
-    noise = np.where(bad | ~np.isfinite(variance), 0, variance).astype(np.float32)
-    cx, cy = x - 1.0, y - 1.0
-    total, _, _ = sep.sum_circle(image, cx, cy, radius, subpix=0)
-    error2, _, _ = sep.sum_circle(noise, cx, cy, radius, subpix=0)
-    spoiled, _, _ = sep.sum_circle(bad.astype(np.float32), cx, cy, radius, subpix=0)
-    sky, sky_error = _annulus_sky(image, bad, cx, cy, radius)
-    area = np.pi * radius**2
-    flux = total - sky * area
-    sigma = np.sqrt(error2 + (sky_error * area) ** 2)
-    good = (spoiled == 0) & np.isfinite(flux) & np.isfinite(sigma) & (flux > 0) & (sigma > 0)
-    return StarFluxes(x=x[good], y=y[good], flux=flux[good], sigma=sigma[good])
-
-
-def _annulus_sky(
-    image: npt.NDArray[np.float32], bad: npt.NDArray[np.bool_], x: FloatArray, y: FloatArray, radius: float
-) -> tuple[FloatArray, FloatArray]:
-    inner, outer = (factor * radius for factor in _ANNULUS)
-    reach = int(np.ceil(outer))
-    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    distance = np.hypot(dx, dy)
-    ring = (distance >= inner) & (distance <= outer)
-    columns = np.rint(x).astype(int)[:, None] + dx[ring][None, :]
-    rows = np.rint(y).astype(int)[:, None] + dy[ring][None, :]
-    inside = (rows >= 0) & (rows < image.shape[0]) & (columns >= 0) & (columns < image.shape[1])
-    rows, columns = np.where(inside, rows, 0), np.where(inside, columns, 0)
-    values = np.where(inside & ~bad[rows, columns], image[rows, columns], np.nan).astype(float)
-    enough = np.isfinite(values).sum(axis=1) >= 20
-    values[~enough] = 0.0
-    for _ in range(4):
-        middle = np.nanmedian(values, axis=1, keepdims=True)
-        spread = 1.4826 * np.nanmedian(np.abs(values - middle), axis=1, keepdims=True)
-        values[np.abs(values - middle) > 3.0 * np.maximum(spread, 1e-6)] = np.nan
-    count = np.maximum(np.isfinite(values).sum(axis=1), 1)
-    sky = np.nanmedian(values, axis=1)
-    error = 1.2533 * np.nanstd(values, axis=1) / np.sqrt(count)
-    return np.where(enough, sky, np.nan), error
+    radius = settings.aperture_fwhm * fwhm_px
+    measured = aperture_photometry(data, mask, variance, x - 1.0, y - 1.0, radius, core_px=fwhm_px)
+    with np.errstate(invalid="ignore"):
+        good = (measured.flag == 0) & (measured.flux > 0) & (measured.err > 0)
+    strong = np.flatnonzero(good & (measured.flux > _CURVE_SNR * measured.err))[:_CURVE_STARS]
+    share = fit_growth_curve(data, mask, variance, x[strong] - 1.0, y[strong] - 1.0, fwhm_px).measured_share(radius)
+    return StarFluxes(x=x[good], y=y[good], flux=measured.flux[good] / share, sigma=measured.err[good] / share)

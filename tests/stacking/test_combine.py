@@ -16,9 +16,10 @@ from models.settings import StackSettings
 from models.stack import Grid, ScaledFrame, Selection, StackPsf, StackValidation, stack_paths
 from models.telescope import load_telescope
 from tasks.core.errors import StageError
+from tasks.photometry import aperture_photometry
 from tasks.stacking import combine, common_grid, depth, empty_aperture_sigma, finish_stack, overlap_px
-from tasks.stacking.heads import swarp_head
-from tasks.stacking.starflux import measure_stars
+from tasks.stacking.area import area_map
+from tasks.stacking.heads import head_wcs, swarp_head
 from tasks.stacking.weights import frame_weight, spared_cores
 from tests.stacking.sky import Shot, make_roots, moffat, stars, take
 
@@ -44,9 +45,7 @@ def choose(frames, filter="r", group="M67"):
 def aperture(image, x, y, radius):
     """Flux above the clipped median of an annulus, as the pipeline measures its stars; NaN never."""
     data = np.asarray(image, np.float32)
-    stars_at = measure_stars(data, np.zeros(data.shape, np.uint8), np.ones_like(data), x + 1.0, y + 1.0, radius)
-    assert len(stars_at.flux) == len(x)
-    return stars_at.flux
+    return aperture_photometry(data, np.zeros(data.shape, np.uint8), np.ones_like(data), x, y, radius).flux
 
 
 def magnitudes(stack, roots, sky, radius=12.0):
@@ -106,20 +105,21 @@ def test_stack_recovers_the_flux_to_millimagnitudes(roots, sky, made):
 
 
 @pytest.mark.tools
-def test_pixel_area_is_accounted_for(roots, sky):
-    """A strongly distorted frame: 5 % larger pixels at the corner than in the centre, ≤ 2 mmag left."""
-    mild, strong = (
-        scale(take(Shot(f"k{k3:g}", noise=False, k3=k3, exptime=30), sky, roots), 23.0) for k3 in (0.0, 6.0)
-    )
-    grid = common_grid([choose([mild, strong])], roots, T120, SETTINGS)
-    straight, _ = magnitudes(combine(choose([mild], group="mild"), grid, roots, T120, SETTINGS), roots, sky)
-    bent, _ = magnitudes(combine(choose([strong], group="strong"), grid, roots, T120, SETTINGS), roots, sky)
-    difference = bent - straight
-    header = fits.Header.fromtextfile(str(roots.of(strong.aligned.head)))
-    corner = header["PV1_7"] * (0.773 / 3600 * 128) ** 2
-    assert corner > 0.004, "the frame is distorted indeed"
-    assert abs(np.median(difference)) < 0.002
-    assert np.abs(difference).max() < 0.004
+@pytest.mark.parametrize("flat", [None, np.ones((256, 256))], ids=["no flat", "flat with pixel area"])
+def test_pixel_area_is_accounted_for(roots, sky, flat):
+    """A distorted frame, 1 % larger pixels at the corners: as large an effect as the T120's, undone to 2 mmag."""
+    group = "areaflat" if flat is not None else "areabare"
+    frame = take(Shot(group, noise=False, k3=3.0, exptime=30, flat=flat), sky, roots)
+    wcs = head_wcs(frame, roots)
+    area = area_map(wcs, (256, 256))
+    assert area[0, 0] / area[128, 128] > 1.01
+    grid = common_grid([choose([scale(frame, 23.0)])], roots, T120, SETTINGS)
+    stack = combine(choose([scale(frame, 23.0)], group=group), grid, roots, T120, SETTINGS)
+    measured, _ = magnitudes(stack, roots, sky, radius=10.0)
+    error = measured - np.asarray(sky["MAG"])
+    # What is left, +-1 mmag, is LANCZOS3's ripple: it is there without distortion as well.
+    assert abs(np.median(error)) < 0.001
+    assert np.abs(error).max() < 0.002
 
 
 @pytest.mark.tools
