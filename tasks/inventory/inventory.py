@@ -185,7 +185,7 @@ def _examine(file: _File, telescope: Telescope, hints: dict[str, str]) -> None:
         file.fail(error.reason, error.remedy)
         return
     if why := _misfit(file.header, file.facts, telescope):
-        file.fail(why, "nothing, if it is no raw frame of this camera; else give the profile of its camera")
+        file.fail(why, "leave it out; if another camera took it, give that telescope's profile with --telescope")
 
 
 def _when(header: Header, telescope: Telescope) -> dict[str, object]:
