@@ -317,7 +317,7 @@ def _anchor(
 
     Fitted like a broad band's zero point: for stars of PS1 colour 0, with a colour term where the stars allow.
     """
-    directions = unit_vectors(anchors.stars.ra, anchors.stars.dec)
+    directions = unit_vectors(np.asarray(anchors.stars.ra, float), np.asarray(anchors.stars.dec, float))
     distance, nearest = cKDTree(directions).query(own.direction, distance_upper_bound=settings.match_arcsec * _RADIANS)
     matched = np.flatnonzero(np.isfinite(distance))
     if len(matched) < settings.min_stars:
