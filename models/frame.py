@@ -103,11 +103,6 @@ class RawFrame(Record):
         return int(self.night[:4])
 
     @property
-    def label(self) -> str:
-        """How reports and headers call the frame: unique over nights, ``{night}/{name}.fits``."""
-        return f"{self.night}/{self.name}.fits"
-
-    @property
     def mid_exposure_mjd(self) -> float:
         """Middle of the exposure, MJD (UTC)."""
         return self.date_obs.timestamp() / 86400.0 + 40587.0 + self.exptime / 2 / 86400.0

@@ -118,8 +118,7 @@ def reduce_frame(
 
     data[empty] = np.nanmedian(data)
     data -= zero
-    sky, sky_sigma = centre_and_noise(data[::4, ::4])
-    mask[bleeding(data, saturated, sky_sigma)] |= np.uint8(MaskBit.BLEED)
+    mask[bleeding(data, saturated, centre_and_noise(data[::4, ::4])[1])] |= np.uint8(MaskBit.BLEED)
     noise_bias = 1.0 + 1.0 / bias.n_combined if bias is not None else 1.0
     noise_floor = np.float32(max((read_noise / gain) ** 2 * noise_bias, _QUANTISATION))
     variance = np.asarray(np.maximum(data, 0) / np.float32(gain) + noise_floor, np.float32)
@@ -140,9 +139,7 @@ def reduce_frame(
         lines = ()
         notes.append("satellite trails not looked for")
     if settings.cosmic_rays:
-        hit = cosmic_rays(
-            data, variance, mask != 0, gain, read_noise, sky, ceiling, settings.cosmic_sigma, settings.cosmic_objlim
-        )
+        hit = cosmic_rays(data, variance, mask != 0, settings.cosmic_sigma, settings.cosmic_objlim)
         mask[hit] |= np.uint8(MaskBit.COSMIC_RAY)
     else:
         notes.append("cosmic rays not looked for")

@@ -185,7 +185,7 @@ def _examine(file: _File, telescope: Telescope, hints: dict[str, str]) -> None:
         file.fail(error.reason, error.remedy)
         return
     if why := _misfit(file.header, file.facts, telescope):
-        file.fail(why, "nothing, if it is no raw frame of this camera; else give the profile of its camera")
+        file.fail(why, "leave it out; if another camera took it, give that telescope's profile with --telescope")
 
 
 def _when(header: Header, telescope: Telescope) -> dict[str, object]:
@@ -311,6 +311,11 @@ def _frames(
 ) -> list[RawFrame]:
     """Digest the files in the order of time, set copies aside, give each frame its name."""
     memo = roots if _can_keep_digests(roots) else None
+    integers = {
+        (file.facts.start, file.facts.exptime): file.found.relative
+        for file in reversed(usable)
+        if (integer(file.header, "BITPIX") or 0) > 0
+    }
     first: dict[str, str] = {}
     taken: dict[str, set[str]] = defaultdict(set)
     frames = []
@@ -323,6 +328,10 @@ def _frames(
         finally:
             if progress is not None:
                 progress(done, len(usable))
+        raw = integers.get((file.facts.start, file.facts.exptime))
+        if raw is not None and (integer(file.header, "BITPIX") or 0) < 0:
+            file.junk(f"processed copy of {raw}: the same exposure, in real numbers instead of the camera's integers")
+            continue
         original = first.setdefault(digest, file.found.relative)
         if original != file.found.relative:
             file.junk(f"copy of {original} (same content)")

@@ -6,6 +6,7 @@ from tasks.photometry.apertures import (
     aperture_fluxes,
     aperture_photometry,
     fit_growth_curve,
+    growth_curve,
     moffat_enclosed,
 )
 from tasks.photometry.calibrate import StarPhotometry, calibrate_frame, frame_fwhm_px, measure_stars
@@ -29,6 +30,7 @@ __all__ = [
     "fill_masked",
     "fit_growth_curve",
     "fit_zero_point",
+    "growth_curve",
     "frame_fwhm_px",
     "match_and_select",
     "measure_stars",

@@ -21,6 +21,7 @@ __all__ = [
     "aperture_fluxes",
     "aperture_photometry",
     "fit_growth_curve",
+    "growth_curve",
     "moffat_enclosed",
 ]
 
@@ -141,7 +142,14 @@ DEFAULT_BETA = 3.0
 _MIN_CURVE_STARS = 5
 
 
-def fit_growth_curve(image: StarImage, x: FloatArray, y: FloatArray, fwhm_px: float) -> GrowthCurve:
+def fit_growth_curve(
+    data: FloatArray, mask: npt.NDArray[Any], var: FloatArray, x: FloatArray, y: FloatArray, fwhm_px: float
+) -> GrowthCurve:
+    """As `growth_curve`, on an image that was not prepared; arguments as for `aperture_photometry`."""
+    return growth_curve(prepare_image(data, mask, var), x, y, fwhm_px)
+
+
+def growth_curve(image: StarImage, x: FloatArray, y: FloatArray, fwhm_px: float) -> GrowthCurve:
     """Fit a Moffat profile to the growth curve of bright isolated stars.
 
     Fluxes in apertures of 0.5 to 3.5 FWHM are divided by that in 3 FWHM, and the median ratios of all stars

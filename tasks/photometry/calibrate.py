@@ -22,7 +22,7 @@ from tasks.photometry.apertures import (
     Apertures,
     GrowthCurve,
     aperture_fluxes,
-    fit_growth_curve,
+    growth_curve,
 )
 from tasks.photometry.images import StarImage, core_peak, prepare_image
 from tasks.photometry.stars import PS1Stars, match_and_select, on_image, ps1_stars
@@ -158,7 +158,7 @@ def measure_stars(
 
     curve, share = GrowthCurve(fwhm_px, DEFAULT_BETA, 0), 1.0
     if correct_aperture:
-        curve = fit_growth_curve(image, at[0][bright], at[1][bright], fwhm_px)
+        curve = growth_curve(image, at[0][bright], at[1][bright], fwhm_px)
         share = curve.measured_share(radius)
     catalogue, detection = catalogue[strong], detection[strong]
     flux, err = flux[strong], err[strong]
