@@ -142,7 +142,11 @@ def _claim(roots: Roots, options: SimulationOptions, shots: list[Shot]) -> dict[
         raise UserError(
             f"{roots.raw} holds files that are not of this campaign, such as {strangers[0]}; move them away"
         )
-    write_json(mark, wanted)
+    try:
+        roots.raw.mkdir(parents=True, exist_ok=True)
+        write_json(mark, wanted)
+    except OSError as error:
+        raise UserError(f"cannot write under {roots.data} ({error.strerror}); give another --root") from error
     truth = roots.data / "truth.json"
     if not truth.is_file():
         return {}
