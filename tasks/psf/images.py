@@ -12,7 +12,7 @@ from scipy.ndimage import shift
 from scipy.optimize import least_squares
 
 from tasks.core.errors import StageError
-from tasks.core.files import writing
+from tasks.core.fitsio import write_fits
 from tasks.photometry import GrowthCurve, moffat_enclosed
 
 __all__ = ["EncircledEnergy", "MoffatFit", "centred", "centroid", "encircled_energy", "fit_moffat", "write_psf_image"]
@@ -206,8 +206,4 @@ def _moffat_radius(goal: float, fwhm: float, beta: float) -> float:
 def write_psf_image(path: Path, image: FloatArray, cards: list[tuple[str, Any, str]]) -> None:
     """Write a PSF image (float32, sum 1.0) with its keywords and checksums; reproducible to the byte."""
     header = fits.Header(cards)
-    hdu = fits.PrimaryHDU(np.asarray(image, dtype=np.float32), header=header)
-    hdu.add_checksum(when="of the data and header")
-    hdu.header.comments["DATASUM"] = "of the data"
-    with writing(path) as temporary:
-        hdu.writeto(temporary, overwrite=True)
+    write_fits(path, [fits.PrimaryHDU(np.asarray(image, dtype=np.float32), header=header)])
