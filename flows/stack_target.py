@@ -11,7 +11,9 @@ import sys
 from flows._cli import Command
 
 command = Command(
-    "flows.stack_target", __doc__ or "", ("scamp", "selection", "stack", "validation", "photometry", "psf", "catalogs")
+    "flows.stack_target",
+    __doc__ or "",
+    ("astrometry", "scamp", "selection", "stack", "validation", "photometry", "psf", "catalogs"),
 )
 command.parser.add_argument(
     "groups", nargs="+", metavar="GROUP", help="target group, such as M51; case does not matter"

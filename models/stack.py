@@ -59,11 +59,12 @@ class AlignedFrame(Record):
 
     frame: CalibratedFrame
     head: FileRef = Field(description="SWarp/SCAMP external header (TPV), without FLXSCALE")
-    source: Literal["scamp", "plate"] = Field(
-        description="plate: SCAMP's solution was refused, the plate solution stands in"
+    source: Literal["scamp", "plate", "common"] = Field(
+        description="plate: SCAMP's solution was refused, the plate solution stands in; "
+        "common: no Gaia, fitted to the stars that the group's frames have in common"
     )
     reason: str = ""
-    rms_arcsec: float = Field(description="of the frame's stars against Gaia through this head")
+    rms_arcsec: float = Field(description="of the frame's stars against the reference through this head")
     n_matched: int
     ra: float
     dec: float

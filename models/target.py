@@ -50,12 +50,17 @@ def load_targets(data_root: Path | None = None) -> dict[str, Target]:
     for path in paths:
         try:
             for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+                if not isinstance(entry, dict):
+                    raise TargetError(
+                        f"{path}: {name}: not a group; a group is a line [NAME], then ra = ... and dec = ..."
+                    )
                 targets[name] = Target.model_validate({"name": name, **entry})
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise TargetError(f"{path}: not valid TOML: {error}") from error
-        except (ValidationError, TypeError) as error:
-            detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise TargetError(f"{path}: {name}: {detail}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join([name, *map(str, first["loc"])])
+            raise TargetError(f"{path}: {where}: {first['msg']}") from error
     return targets
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from astropy.io import fits
@@ -21,6 +22,7 @@ from tasks.astrometry.fitting import mean_distortion, monomials, with_distortion
 from tasks.astrometry.headers import frame_geometry, head_cards, head_text, read_wcs, tpv_head
 from tasks.astrometry.matching import Reference
 from tasks.astrometry.plate import Verification, match_radius, verify
+from tasks.astrometry.relative import fit_to_common_stars
 from tasks.astrometry.scamp import ScampInput, run_scamp
 from tasks.astrometry.sources import Sources, gaia_reference, gaia_stars, load_sources
 from tasks.core.errors import StageError
@@ -105,7 +107,8 @@ def align_frames(
     frames
         Calibrated, with or without a PSF (its LDAC catalogue is SCAMP's input).
     gaia
-        A cone over all frames. None: no SCAMP, no check against Gaia; the plate solutions' heads, and a note.
+        A cone over all frames. None: no SCAMP and no check against Gaia; the plate solutions are fitted to the
+        stars that the frames have in common, which a note says.
     group
         For the logs.
     """
@@ -123,19 +126,20 @@ def align_frames(
             continue
         usable.append(_Frame(record, record.calibrated, wcs))
     if gaia is None:
-        aligned = [_unchecked(frame, roots) for frame in usable]
-        notes = ("no Gaia cone: no SCAMP run, the plate solutions are used as they are",) if usable else ()
-        return Alignment(aligned=tuple(aligned), rejected=tuple(rejected), notes=notes)
+        results, notes = _among_themselves(usable, roots, telescope, settings)
+        rejected.extend(result for result in results if isinstance(result, Rejected))
+        kept = tuple(result for result in results if isinstance(result, AlignedFrame))
+        return Alignment(aligned=kept, rejected=tuple(rejected), notes=notes)
 
     notes_made: list[str] = []
-    results: dict[int, AlignedFrame | Rejected] = {}
+    by_season: dict[int, AlignedFrame | Rejected] = {}
     for season in seasons([frame.record.raw.mid_exposure_jyear for frame in usable], settings.season_gap_days):
         members = [usable[i] for i in season]
         heads, failure, note = _season(members, gaia, group, roots, settings)
         notes_made.append(note)
         for i, head in zip(season, heads, strict=True):
-            results[i] = _choose(usable[i], head, failure, len(members), gaia, roots, telescope, settings)
-    in_order = [results[i] for i in range(len(usable))]
+            by_season[i] = _choose(usable[i], head, failure, len(members), gaia, roots, telescope, settings)
+    in_order = [by_season[i] for i in range(len(usable))]
     rejected.extend(result for result in in_order if isinstance(result, Rejected))
     kept = tuple(result for result in in_order if isinstance(result, AlignedFrame))
     return Alignment(aligned=kept, rejected=tuple(rejected), notes=tuple(notes_made))
@@ -274,7 +278,7 @@ def _judge(
         found = verify(wcs, sources.take(sources.snr > settings.snr_low), stars, frame.shape, radius)
     return _Candidate(
         text, wcs, found.match.rms, _median_offset(found), len(found.match), parameters,
-        _doubt(wcs, found, frame, scale, settings),
+        _doubt(wcs, found, frame, scale, settings, stars.text),
     )  # fmt: skip
 
 
@@ -284,19 +288,19 @@ def _median_offset(found: Verification) -> float:
     return float(np.hypot(np.median(found.match.dx), np.median(found.match.dy)))
 
 
-def _doubt(wcs: WCS, found: Verification, frame: _Frame, scale: float, settings: ScampSettings) -> str:
+def _doubt(wcs: WCS, found: Verification, frame: _Frame, scale: float, settings: ScampSettings, against: str) -> str:
     """Why a head cannot be trusted; empty if it can."""
     solution = frame.calibrated.solved.solution
     limit = max(settings.max_offset_arcsec, _COARSE_PX * scale)
     n = len(found.match)
     if n < settings.min_matched:
-        return f"{n} Gaia stars matched, {settings.min_matched} are needed"
+        return f"{n} stars matched, {settings.min_matched} are needed"
     if found.doubt:
         return found.doubt
     if found.match.rms > limit:
-        return f"rms {found.match.rms:.2f} arcsec against Gaia, at most {limit:.2f}"
+        return f"rms {found.match.rms:.2f} arcsec against {against}, at most {limit:.2f}"
     if (offset := _median_offset(found)) > limit / 2:
-        return f"shifted by {offset:.2f} arcsec against Gaia"
+        return f"shifted by {offset:.2f} arcsec against {against}"
     _, _, found_scale, _, parity = frame_geometry(wcs, frame.shape)
     if parity != solution.parity:
         return "mirrored"
@@ -314,12 +318,14 @@ def _head_file(frame: _Frame, text: str, roots: Roots) -> FileRef:
     return ref(path, roots)
 
 
-def _aligned(frame: _Frame, chosen: _Candidate, source: str, reason: str, roots: Roots) -> AlignedFrame:
+def _aligned(
+    frame: _Frame, chosen: _Candidate, source: Literal["scamp", "plate", "common"], reason: str, roots: Roots
+) -> AlignedFrame:
     ra, dec, *_ = frame_geometry(chosen.wcs, frame.shape)
     return AlignedFrame(
         frame=frame.calibrated,
         head=_head_file(frame, chosen.text, roots),
-        source="scamp" if source == "scamp" else "plate",
+        source=source,
         reason=reason,
         rms_arcsec=chosen.rms,
         n_matched=chosen.n_matched,
@@ -328,14 +334,59 @@ def _aligned(frame: _Frame, chosen: _Candidate, source: str, reason: str, roots:
     )
 
 
-def _unchecked(frame: _Frame, roots: Roots) -> AlignedFrame:
-    """The plate solution as it is, where there is no Gaia to check it against."""
+def _among_themselves(
+    frames: Sequence[_Frame], roots: Roots, telescope: Telescope, settings: ScampSettings
+) -> tuple[list[AlignedFrame | Rejected], tuple[str, ...]]:
+    """Without Gaia: the frames aligned with each other, the sky as the plate solutions have it in the median."""
+    if not frames:
+        return [], ()
+    everything = [load_sources(frame.calibrated.solved.measured, roots, telescope) for frame in frames]
+    stars = [seen.take(seen.clean & (seen.snr > settings.snr_high)) for seen in everything]
+    scale = float(np.median([frame.calibrated.solved.solution.pixel_scale for frame in frames]))
+    radius = match_radius(settings.crossid_arcsec, scale)
+    fitted, common = fit_to_common_stars(
+        [frame.wcs for frame in frames], stars, [frame.shape for frame in frames], radius, scale, settings.degree,
+        settings.min_matched,
+    )  # fmt: skip
+    results = [
+        _by_common_stars(frame, wcs, seen, common, roots, settings)
+        for frame, wcs, seen in zip(frames, fitted, stars, strict=True)
+    ]
+    together = [r for r in results if isinstance(r, AlignedFrame) and r.source == "common"]
+    if not together:
+        return results, ("no Gaia cone: no SCAMP run, the plate solutions are used as they are",)
+    rms = 1000 * float(np.median([result.rms_arcsec for result in together]))
+    return results, (
+        f"no Gaia cone: no SCAMP run; {len(together)} of {len(frames)} frames fitted to {len(common)} stars that "
+        f"they have in common, median rms {rms:.0f} mas ({rms / 1000 / scale:.2f} px), their place on the sky is "
+        "the median of the plate solutions",
+    )
+
+
+def _by_common_stars(
+    frame: _Frame, wcs: WCS | None, seen: Sources, common: Reference, roots: Roots, settings: ScampSettings
+) -> AlignedFrame | Rejected:
+    """The fit to the common stars where it holds; where the other frames show too few of its stars, as it is."""
+    if wcs is None:
+        return _unchecked(frame, f"fewer than {settings.min_matched} stars in common with the other frames", roots)
+    scale = frame.calibrated.solved.solution.pixel_scale
+    parameters = float(len(monomials(3 if wcs.sip is not None else 1)))
+    candidate = _judge(tpv_head(wcs, frame.shape), frame, seen, common, parameters, scale, settings)
+    if candidate.doubt:
+        return Rejected(
+            file=frame.name, reason=f"its stars are not where the other frames have them: {candidate.doubt}"
+        )
+    return _aligned(frame, candidate, "common", f"no Gaia cone; fitted to {common.text}", roots)
+
+
+def _unchecked(frame: _Frame, why: str, roots: Roots) -> AlignedFrame:
+    """The plate solution as it is, where there is nothing to check it against."""
     solution = frame.calibrated.solved.solution
     return AlignedFrame(
         frame=frame.calibrated,
         head=_head_file(frame, tpv_head(frame.wcs, frame.shape), roots),
         source="plate",
-        reason=f"no Gaia cone; verified against {solution.reference}",
+        reason=f"no Gaia cone, {why}; verified against {solution.reference}",
         rms_arcsec=solution.rms_arcsec,
         n_matched=solution.n_matched,
         ra=solution.ra,

@@ -11,6 +11,7 @@ ones, and a star saturated in all of them keeps its (flat-topped) core.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -163,19 +164,16 @@ def make_weights(
         flat_names.append(str(header.get("FLATCORR", "NONE")))
     spared = spared_cores(masks, frames, roots)
     flats: dict[tuple[str, str | None], FloatImage | None] = {}
-    paths, notes = [], []
+    paths: list[Path] = []
+    without: dict[str, list[str]] = defaultdict(list)
     for index, (frame, mask, name) in enumerate(zip(frames, masks, flat_names, strict=True)):
         key = (name, frame.frame.reduced.flat)
         if key not in flats:
             flats[key] = _flat_of(frame, name, roots, telescope) if frame.frame.reduced.flat else None
         flat = flats[key]
         if flat is None:
-            why = (
-                "has no flat"
-                if frame.frame.reduced.flat is None
-                else f"was divided by {name}, which is gone or changed"
-            )
-            notes.append(f"{frame_label(frame)} {why}: uniform weight")
+            why = "no flat" if frame.frame.reduced.flat is None else f"the flat {name} is gone or changed"
+            without[why].append(frame_label(frame))
         elif flat.shape != mask.shape:
             raise StageError(
                 "weights",
@@ -185,4 +183,8 @@ def make_weights(
         path = folder / f"{index:04d}.weight.fits"
         fits.PrimaryHDU(frame_weight(mask, flat, spared[index])).writeto(path)
         paths.append(path)
-    return tuple(paths), tuple(notes)
+    notes = tuple(
+        f"uniform weight, {why}: {'all frames' if len(labels) == len(frames) else ', '.join(labels)}"
+        for why, labels in without.items()
+    )
+    return tuple(paths), notes
