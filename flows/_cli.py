@@ -25,7 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from flows import STATUS_FAILED, STATUS_USAGE
 from models.settings import Settings
-from models.target import TargetError
+from models.target import TargetError, find_target, load_targets
 from models.telescope import Telescope, TelescopeError, load_telescope
 from tasks.core.errors import UserError
 
@@ -116,6 +116,9 @@ class Command:
         options: type[BaseModel] | None = None,
     ) -> None:
         self.module = module
+        self.args: Any = None
+        self.settings: Settings
+        self.telescope: Telescope
         self.parser = _Parser(
             prog=f"python -m {module}",
             description=description,
@@ -165,17 +168,33 @@ class Command:
             first = error.errors()[0]
             raise UserError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}; see --help") from error
 
+    def begin(self, arguments: Sequence[str] | None = None) -> None:
+        """Parse and load settings and profile; `--help` and mistakes end the program here.
+
+        A command whose body needs seconds of imports calls this before them.
+        """
+        self.args = self.parser.parse_args(arguments)
+        status = self._guarded(self._load)
+        if status:
+            raise SystemExit(status)
+
+    def _load(self) -> int:
+        self.settings = _settings(self.args)
+        self.telescope = load_telescope(self.args.telescope, self.settings.roots.data)
+        load_targets(self.settings.roots.data)
+        return 0
+
     def run(
         self, body: Callable[[argparse.Namespace, Settings, Telescope], int], arguments: Sequence[str] | None = None
     ) -> int:
-        """Parse, load settings and profile, run `body`; return the exit status."""
-        args = self.parser.parse_args(arguments)
-        log_folder: Path | None = None
+        """Run `body`, after `begin` unless that was called before; return the exit status."""
+        if self.args is None or arguments is not None:
+            self.begin(arguments)
+        return self._guarded(lambda: body(self.args, self.settings, self.telescope))
+
+    def _guarded(self, work: Callable[[], int]) -> int:
         try:
-            settings = _settings(args)
-            log_folder = settings.roots.logs
-            telescope = load_telescope(args.telescope, settings.roots.data)
-            return body(args, settings, telescope)
+            return work()
         except (UserError, TelescopeError, TargetError) as error:
             return self._fail(STATUS_USAGE, str(error))
         except KeyboardInterrupt:
@@ -185,7 +204,20 @@ class Command:
                 STATUS_USAGE, f"not permitted: {error.filename or error}; check who owns it, or give another --root"
             )
         except Exception as error:  # the last resort: the person gets a line, the log gets the traceback
-            return self._fail(STATUS_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], _keep(log_folder))
+            settings = getattr(self, "settings", None)
+            log = _keep(settings.roots.logs if settings else None)
+            return self._fail(STATUS_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], log)
+
+    def group(self, name: str) -> str:
+        """The proper name of a target group; an unknown one ends the program, with a suggestion."""
+        try:
+            return find_target(name, load_targets(self.settings.roots.data)).name
+        except TargetError as error:
+            self.stop(str(error))
+
+    def stop(self, line: str) -> NoReturn:
+        """End the program with status 2 and one clear line."""
+        raise SystemExit(self._fail(STATUS_USAGE, line))
 
     def _fail(self, status: int, line: str, log: Path | None = None) -> int:
         print(f"{self.parser.prog}: {line}" + (f" (details: {log})" if log else ""), file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ def _inventory(args: argparse.Namespace, settings: Settings, telescope: Telescop
     from tasks.inventory import take_inventory
 
     roots = settings.roots
+    if args.json is not None and args.json.absolute().resolve().is_relative_to(roots.raw.resolve()):
+        raise UserError(f"--json {args.json} lies among the raw frames, where nothing is ever written")
     say(f"Raw frames of {telescope.name} under {roots.raw}")
     inventory = take_inventory(roots, telescope, set(args.years) or None, _progress if sys.stderr.isatty() else None)
     if not inventory.rows:
@@ -55,7 +58,10 @@ def _inventory(args: argparse.Namespace, settings: Settings, telescope: Telescop
         )
     _show(inventory, telescope)
     if args.json is not None:
-        _write(args.json, inventory)
+        try:
+            _write(args.json, inventory)
+        except OSError as error:
+            raise UserError(f"--json {args.json} cannot be written: {error.strerror or error}") from error
         say(f"Every file with its reason: {args.json}")
     elif sum(row.kind == "junk" for row in inventory.rows):
         say("Every file with its reason: add --json FILE")
@@ -72,7 +78,7 @@ def _show(inventory: Inventory, telescope: Telescope) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(soft_wrap=False)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table("night", *_KINDS, "science filters", "binning", box=None, pad_edge=False)
     nights: dict[str, Counter[str]] = defaultdict(Counter)
     filters: dict[str, Counter[str]] = defaultdict(Counter)
@@ -96,20 +102,36 @@ def _show(inventory: Inventory, telescope: Telescope) -> None:
     total = sum(nights.values(), Counter())
     table.add_row("all", *(str(total[kind]) for kind in _KINDS), "", "", style="bold")
     console.print(table)
-    junk = [row for row in inventory.rows if row.kind == "junk"]
     broken = {failure.file: failure for failure in inventory.unusable}
-    notes = [row for row in inventory.rows if row.kind == "science" and row.filter is None]
+    left_out = _by_reason(
+        (row.path, row.why) for row in inventory.rows if row.kind == "junk" and row.path not in broken
+    )
+    unknown = _by_reason((row.path, row.why) for row in inventory.rows if row.kind == "science" and row.filter is None)
     for title, lines in (
-        ("Cannot be used", [f"{file}: {f.reason}. {f.remedy}" for file, f in broken.items()]),
-        ("Left out", [f"{row.path}: {row.why}" for row in junk if row.path not in broken]),
-        ("Science frames without a known filter", [f"{row.path}: {row.why}" for row in notes]),
+        (
+            f"Cannot be used ({len(broken)})",
+            [f"{file}: {failure.reason} → {failure.remedy}" for file, failure in broken.items()],
+        ),
+        ("Left out", left_out),
+        ("Science frames without a known filter", unknown),
     ):
         if lines:
-            say(f"{title} ({len(lines)}):")
+            say(f"{title}:")
             for line in lines[:_SHOWN]:
                 console.print(Text("  " + _one_line(line)))
             if len(lines) > _SHOWN:
                 say(f"  and {len(lines) - _SHOWN} more, all of them with --json FILE")
+
+
+def _by_reason(files: Iterable[tuple[str, str]]) -> list[str]:
+    """One line a reason: how many files, and one of them."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for path, why in files:
+        groups["copy of another file (same content)" if why.startswith("copy of") else why].append(path)
+    return [
+        f"{len(paths)} × {why}: {paths[0]}" + (" …" if len(paths) > 1 else "")
+        for why, paths in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
 
 
 def _one_line(text: str) -> str:

@@ -37,12 +37,12 @@ class FileRef(Record):
     digest
         SHA-256 (hex) of the content. With ``scope='pixels'`` it covers the data units of all HDUs
         and the cards its maker wrote, not the cards that later stages add to the same file
-        (see `tasks.core.files.digest_pixels`).
+        (see `tasks.core.files.digest_pixels`). With ``scope='undated'`` it leaves out the dates only.
     """
 
     path: RelativePath
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    scope: str = Field("file", pattern="^(file|pixels)$")
+    scope: str = Field("file", pattern="^(file|pixels|undated)$")
 
 
 class Roots(Record):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import IntFlag
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.base import FileRef, Record, RelativePath
 
 __all__ = [
     "AstrometryStatus",
     "CalibratedFrame",
+    "ColourTerm",
     "FrameFailure",
     "FramePsf",
     "FrameRecord",
@@ -91,6 +92,11 @@ class RawFrame(Record):
     gain: float | None = Field(None, description="e-/ADU, where the header says it")
     read_noise: float | None = Field(None, description="e-, where the header says it")
     airmass: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of its reduced frame in headers and reports, unique over nights: ``{night}/{name}.fits``."""
+        return f"{self.night}/{self.name}.fits"
 
     @property
     def year(self) -> int:
@@ -221,6 +227,15 @@ class ZeroPoint(Record):
     catalogue: str | None = None
 
 
+class ColourTerm(Record):
+    """Colour term of a filter, from many frames: ``m_PS1 + term * colour = m_inst + zp``."""
+
+    filter: str
+    term: float
+    error: float = Field(ge=0)
+    n_frames: int = Field(ge=1)
+
+
 class CalibratedFrame(Record):
     """A solved frame whose zero point was asked for; `zero_point.status` says what came of it."""
 
@@ -255,9 +270,44 @@ class FrameRecord(Record):
 
     raw: RawFrame
     reduced: ReducedFrame | None = None
+    measured: MeasuredFrame | None = None
     quality: Quality | None = None
     solved: SolvedFrame | None = None
     calibrated: CalibratedFrame | None = None
     psf: FramePsf | None = None
     published: FileRef | None = Field(None, description="the reduced FITS file with all keywords")
     failures: tuple[FrameFailure, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_furthest(cls, given: Any) -> Any:
+        """A later product holds the earlier ones: what is not given is taken from it."""
+        if not isinstance(given, dict):
+            return given
+        filled = dict(given)
+        for later, earlier in (
+            ("calibrated", "solved"),
+            ("solved", "measured"),
+            ("measured", "reduced"),
+            ("measured", "quality"),
+            ("reduced", "raw"),
+        ):
+            product = filled.get(later)
+            if product is not None and filled.get(earlier) is None:
+                filled[earlier] = product[earlier] if isinstance(product, dict) else getattr(product, earlier)
+        return filled
+
+    @property
+    def pending(self) -> bool:
+        """Whether something this frame needs may come later."""
+        zero_point = self.calibrated.zero_point if self.calibrated else None
+        return any(failure.pending for failure in self.failures) or (
+            zero_point is not None and zero_point.status == "PENDING"
+        )
+
+    def compact(self) -> dict[str, Any]:
+        """JSON values without the products that a later one holds; `model_validate` gives the record back."""
+        chain = ["raw", "reduced", "measured", "solved", "calibrated"]
+        furthest = max(index for index, name in enumerate(chain) if getattr(self, name) is not None)
+        redundant = set(chain[:furthest]) | ({"quality"} if self.measured is not None else set())
+        return self.model_dump(mode="json", exclude=redundant)

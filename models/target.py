@@ -74,12 +74,11 @@ def find_target(name: str, targets: dict[str, Target]) -> Target:
     folded = {_fold(key): target for key, target in targets.items()}
     if _fold(name) in folded:
         return folded[_fold(name)]
-    near = difflib.get_close_matches(_fold(name), list(folded), n=3, cutoff=0.6)
-    hint = (
-        f"; did you mean {' or '.join(folded[key].name for key in near)}?"
-        if near
-        else f"; groups: {', '.join(sorted(targets))}"
-    )
+    words = {_fold(word): target.name for target in targets.values() for word in (*target.aliases, *target.members)}
+    words |= {key: target.name for key, target in folded.items()}
+    near = [words[key] for key in difflib.get_close_matches(_fold(name), list(words), n=3, cutoff=0.6)]
+    suggestions = " or ".join(dict.fromkeys(near))
+    hint = f"; did you mean {suggestions}?" if near else f"; groups: {', '.join(sorted(targets))}"
     raise TargetError(f"no target group {name!r}{hint}")
 
 

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from models.base import Roots
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from models.simulation import Truth
+
 REPO = Path(__file__).resolve().parents[1]
+
+
+class Campaign(NamedTuple):
+    """A simulated campaign on disk. Nobody writes into it."""
+
+    roots: Roots
+    truth: Truth
+    stars: Table
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +36,28 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared is not here: real frames, headers and recorded answers are tested only where it is")
     return folder
+
+
+@pytest.fixture(scope="session")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    """One night-pair of 2023 on M67: g and r, 3 frames each, 5 biases, 4 flats a filter (about 6 s to make)."""
+    from models.simulation import SimulationOptions
+    from tasks.simulation import read_stars, simulate_campaign
+
+    root = tmp_path_factory.mktemp("campaign")
+    roots = Roots(data=root, raw=root / "raw")
+    options = SimulationOptions(seed=11, years=(2023,), fields=("M67",), filters=("g", "r"), biases=5, flats=4)
+    truth = simulate_campaign(roots, options, workers=2).truth
+    return Campaign(roots, truth, read_stars(root))
+
+
+@pytest.fixture
+def campaign_roots(campaign: Campaign, tmp_path: Path) -> Roots:
+    """A data root of the test's own, with the campaign's raw frames (to read) and catalogues (copied)."""
+    shutil.copytree(campaign.roots.catalogs, tmp_path / "catalogs")
+    return Roots(data=tmp_path, raw=campaign.roots.raw)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--demo DIR`: read an existing demo instead of making one."""
+    parser.addoption("--demo", metavar="DIR", help="root of an existing `make demo`, instead of making one")

@@ -13,14 +13,14 @@ forgotten and the task runs again. Modification times never matter.
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
-import inspect
+import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from prefect.cache_policies import CachePolicy
@@ -32,12 +32,54 @@ from models.base import FileRef, Roots
 from tasks.core.files import is_current
 from tasks.core.tools import tool_version
 
-__all__ = ["ByContent", "products_in"]
+__all__ = ["ByContent", "code_digest", "products_in"]
+
+
+_INFRASTRUCTURE = {f"tasks.core.{name}" for name in ("cache", "errors", "files", "pool", "running", "tools")}
+"""Modules that move files and processes but decide no pixel: a change in them makes nothing stale."""
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        body = getattr(node, "body", None)
+        match body:
+            case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+                node.body = rest or [ast.Pass()]  # type: ignore[attr-defined]
+        return node
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @functools.cache
-def _source_digest(code: ModuleType | Callable[..., Any]) -> str:
-    return hashlib.sha256(inspect.getsource(code).encode()).hexdigest()
+def code_digest(module: str) -> str:
+    """SHA-256 of what a module and the modules of `tasks` it imports, directly or not, do.
+
+    Comments, docstrings and layout do not count; models do not either, since their values are in the key.
+    """
+    seen: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name in _INFRASTRUCTURE or not name.startswith("tasks.") or name.endswith(".tasks"):
+            continue
+        try:
+            spec = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # `from module import function` names no module
+            continue
+        if spec is None or spec.origin is None:
+            continue
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        waiting += _imports(tree)
+        seen[name] = hashlib.sha256(ast.unparse(_WithoutDocstrings().visit(tree)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
 
 
 def products_in(value: Any) -> Iterator[FileRef]:
@@ -78,14 +120,15 @@ class ByContent(CachePolicy):
     Parameters
     ----------
     code
-        Modules or functions whose source is part of the key: those that do the task's work.
+        The pure functions that do the task's work: the source of their modules and of all modules of
+        `tasks` these import is part of the key.
     tools
         External tools whose versions are part of the key (labels of `tasks.core.tools.TOOLS`).
     ignore
         Parameters that do not change the result (worker counts, flags for the log).
     """
 
-    code: Sequence[ModuleType | Callable[..., Any]] = ()
+    code: Sequence[Callable[..., Any]] = ()
     tools: Sequence[str] = ()
     ignore: Sequence[str] = field(default_factory=tuple)
 
@@ -101,7 +144,7 @@ class ByContent(CachePolicy):
         }
         spec = [
             task_ctx.task.name,
-            [_source_digest(code) for code in self.code],
+            [code_digest(function.__module__) for function in self.code],
             [tool_version(tool) for tool in self.tools],
             arguments,
         ]

@@ -37,6 +37,9 @@ annotation_keywords = re.compile(
 """Primary-header keywords that stages after the reduction add to a reduced frame; not in its pixel digest."""
 
 
+_DATED = re.compile(r"^(PROCDATE|CHECKSUM|DATASUM)$")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success sync it and rename it to `path`, else remove it.
@@ -148,9 +151,10 @@ def _digest(path: Path, scope: str, roots: Roots | None) -> str:
         return known
     state = hashlib.sha256()
     with open(path, "rb") as stream:
-        if scope == "pixels":
+        if scope != "file":
+            left_out = annotation_keywords if scope == "pixels" else _DATED
             for card in _primary_cards(stream, path):
-                if not annotation_keywords.match(card[:8].strip()):
+                if not left_out.match(card[:8].strip()):
                     state.update(card.rstrip().encode("latin-1"))
         while block := stream.read(_BLOCK):
             state.update(block)
@@ -174,8 +178,7 @@ def _primary_cards(stream: Any, path: Path) -> Iterator[str]:
 
 def ref(path: Path, roots: Roots, scope: str = "file") -> FileRef:
     """Describe a file under the data root by what is in it now."""
-    digest = digest_pixels(path, roots) if scope == "pixels" else digest_file(path, roots)
-    return FileRef(path=path.relative_to(roots.data).as_posix(), digest=digest, scope=scope)
+    return FileRef(path=path.relative_to(roots.data).as_posix(), digest=_digest(path, scope, roots), scope=scope)
 
 
 def is_current(product: FileRef, roots: Roots) -> bool:

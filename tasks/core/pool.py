@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
 from tasks.core.errors import TransientError
+from tasks.core.tools import stop_tools
 
 __all__ = ["configure_pool", "in_pool", "stop_pool"]
 
@@ -28,9 +29,16 @@ _pool: ProcessPoolExecutor | None = None
 _workers = 1
 
 
+def _end_worker(_signal: int, _frame: object) -> None:
+    stop_tools()
+    os._exit(1)
+
+
 def _start_worker() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed flow leaves no worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle
+    # Ctrl-C is the flow's to handle; SIGTERM comes from it, or from the kernel when it was killed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_worker)
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def configure_pool(workers: int) -> None:
@@ -79,10 +87,15 @@ def _forget(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=False, cancel_futures=True)
 
 
-def stop_pool() -> None:
-    """End the pool's processes."""
+def stop_pool(at_once: bool = False) -> None:
+    """End the pool's processes; `at_once` also what they and their tools are working on."""
     global _pool
     with _lock:
         pool, _pool = _pool, None
-    if pool is not None:
-        pool.shutdown(wait=True, cancel_futures=True)
+    if pool is None:
+        return
+    workers = list((pool._processes or {}).values())
+    if at_once:
+        for worker in workers:
+            worker.terminate()
+    pool.shutdown(wait=not at_once, cancel_futures=True)

@@ -48,10 +48,10 @@ def _filter(header: Mapping[str, Any], path: str, telescope: Telescope, kind: Ki
     named = filter_in_name(path, telescope)
     if spelled:
         name = canonical_filter(spelled, telescope)
-        if name is None:
+        if name is None and kind in ("flat", "science"):
             return None, [f"filter {spelled!r} is not known to the profile {telescope.name}"]
         # a capital for a small letter is a habit of typing, another letter is a contradiction
-        if named is not None and named.casefold() != name.casefold() and kind in ("flat", "science"):
+        if name and named and named.casefold() != name.casefold() and kind in ("flat", "science"):
             return name, [f"FILTER says {spelled!r}, the file name {named}: the header is believed"]
         return name, []
     if kind not in ("flat", "science"):

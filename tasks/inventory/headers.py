@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from tasks.core.errors import StageError
 
-__all__ = ["STAGE", "Header", "Value", "number", "parse_header", "read_header", "text"]
+__all__ = ["STAGE", "Header", "Value", "integer", "number", "parse_header", "read_header", "text"]
 
 STAGE = "inventory"
 
@@ -147,3 +147,11 @@ def number(header: Header, keywords: tuple[str, ...]) -> float | None:
         return float(word.replace(",", "."))
     except ValueError:
         return float("nan")
+
+
+def integer(header: Header, keyword: str) -> int | None:
+    """A keyword's whole number, also where it is written as ``1024.``; None if it is none."""
+    value = header.get(keyword)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+        return None
+    return int(value)

@@ -18,7 +18,7 @@ from models.telescope import Telescope, TelescopeError, load_telescope, telescop
 from tasks.core.errors import StageError, UserError
 from tasks.core.files import digest_file, safe_name
 from tasks.inventory.classify import classify
-from tasks.inventory.headers import STAGE, Header, number, read_header, text
+from tasks.inventory.headers import STAGE, Header, integer, number, read_header, text
 from tasks.inventory.observing import night_of, sexagesimal, start_of_exposure
 from tasks.inventory.scan import Found, scan
 
@@ -185,7 +185,7 @@ def _examine(file: _File, telescope: Telescope, hints: dict[str, str]) -> None:
         file.fail(error.reason, error.remedy)
         return
     if why := _misfit(file.header, file.facts, telescope):
-        file.fail(why, "nothing, if it is no raw frame of this camera; else give the profile of its camera")
+        file.fail(why, "leave it out; if another camera took it, give that telescope's profile with --telescope")
 
 
 def _when(header: Header, telescope: Telescope) -> dict[str, object]:
@@ -200,9 +200,8 @@ def _when(header: Header, telescope: Telescope) -> dict[str, object]:
 def _plain_facts(header: Header, telescope: Telescope) -> _Facts:
     keys = telescope.header
     exptime = number(header, keys.exptime)
-    shape = None
-    if all(isinstance(header.get(key), int) for key in ("NAXIS1", "NAXIS2")):
-        shape = (int(header["NAXIS2"] or 0), int(header["NAXIS1"] or 0))
+    rows, columns = integer(header, "NAXIS2"), integer(header, "NAXIS1")
+    shape = (rows, columns) if rows is not None and columns is not None else None
     ra, dec = _position(header, telescope)
     return _Facts(
         exptime=exptime if exptime is not None and math.isfinite(exptime) else None,
@@ -251,21 +250,18 @@ def _binning(header: Header, shape: tuple[int, int] | None, telescope: Telescope
 
 def _check_data(file: _File, data_bytes: int) -> None:
     header, shape = file.header, file.facts.shape
-    axes = header.get("NAXIS")
-    if not isinstance(axes, int) or axes == 0 or shape is None or 0 in shape:
+    axes = integer(header, "NAXIS")
+    if not axes or shape is None or min(shape) < 1:
         raise StageError(
             STAGE, "no image in the primary HDU", "if the image is in an extension, copy it into a plain FITS file"
         )
-    depth = 1
-    for axis in range(3, axes + 1):
-        length = header.get(f"NAXIS{axis}")
-        depth *= length if isinstance(length, int) else 0
-    if axes < 2 or depth != 1:
+    if axes < 2 or any(integer(header, f"NAXIS{axis}") != 1 for axis in range(3, axes + 1)):
         raise StageError(STAGE, f"not a two-dimensional image: NAXIS = {axes}", "save each plane as a file of its own")
-    bits = header.get("BITPIX")
+    bits = integer(header, "BITPIX")
     if bits not in (8, 16, 32, 64, -32, -64):
-        raise StageError(STAGE, f"BITPIX {bits!r} is no FITS pixel type", "the header is damaged: copy the file again")
-    wanted = shape[0] * shape[1] * abs(int(bits)) // 8
+        said = text(header, ("BITPIX",))
+        raise StageError(STAGE, f"BITPIX {said!r} is no FITS pixel type", "the header is damaged: copy the file again")
+    wanted = shape[0] * shape[1] * abs(bits) // 8
     if data_bytes < wanted:
         raise StageError(
             STAGE,
@@ -299,8 +295,8 @@ def _misfit(header: Header, facts: _Facts, telescope: Telescope) -> str:
     size = f"{facts.shape[1]} × {facts.shape[0]} px"
     if facts.binning is None:
         return f"{size} fit no binning of the camera ({full[1]} × {full[0]} px unbinned): no raw frame of it"
-    second = header.get("YBINNING")
-    if isinstance(second, int) and second != facts.binning:
+    second = integer(header, "YBINNING")
+    if second is not None and second != facts.binning:
         return f"binned {facts.binning} × {second}: its pixels are not square"
     if not _fits_chip(facts.shape, facts.binning, telescope):
         return (
@@ -315,6 +311,11 @@ def _frames(
 ) -> list[RawFrame]:
     """Digest the files in the order of time, set copies aside, give each frame its name."""
     memo = roots if _can_keep_digests(roots) else None
+    integers = {
+        (file.facts.start, file.facts.exptime): file.found.relative
+        for file in reversed(usable)
+        if (integer(file.header, "BITPIX") or 0) > 0
+    }
     first: dict[str, str] = {}
     taken: dict[str, set[str]] = defaultdict(set)
     frames = []
@@ -327,6 +328,10 @@ def _frames(
         finally:
             if progress is not None:
                 progress(done, len(usable))
+        raw = integers.get((file.facts.start, file.facts.exptime))
+        if raw is not None and (integer(file.header, "BITPIX") or 0) < 0:
+            file.junk(f"processed copy of {raw}: the same exposure, in real numbers instead of the camera's integers")
+            continue
         original = first.setdefault(digest, file.found.relative)
         if original != file.found.relative:
             file.junk(f"copy of {original} (same content)")

@@ -50,41 +50,53 @@ def _is_raw(name: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def scan(roots: Roots, suffixes: tuple[str, ...]) -> Iterator[Found]:
-    """Find the files with one of the suffixes, at any depth, in the order of their paths.
+    """Find the files with one of the suffixes, at any depth.
 
     A linked folder is not entered: what is inside the root is found at its own place, what is outside does
     not belong to it. The data root is skipped where it lies below the raw root.
     """
-    yield from _folder(roots.raw, "", roots, suffixes)
+    products = _identity(roots.data)
+    waiting = [(roots.raw, "")]
+    while waiting:
+        folder, below = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                listing = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            yield Found(
+                folder, readable(below) or ".", f"the folder cannot be read: {error.strerror}", "check who may read it"
+            )
+            continue
+        for entry in listing:
+            relative = f"{below}/{entry.name}" if below else entry.name
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                if products is None or _identity(path) != products:
+                    waiting.append((path, relative))
+            elif entry.is_symlink():
+                if found := _link(path, relative, roots, suffixes):
+                    yield found
+            elif _is_raw(entry.name, suffixes):
+                yield _file(entry, path, relative)
 
 
-def _folder(folder: Path, below: str, roots: Roots, suffixes: tuple[str, ...]) -> Iterator[Found]:
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        with os.scandir(folder) as entries:
-            listing = sorted(entries, key=lambda entry: os.fsencode(entry.name))
-    except OSError as error:
-        yield Found(
-            folder, readable(below) or ".", f"the folder cannot be read: {error.strerror}", "check who may read it"
-        )
-        return
-    for entry in listing:
-        relative = f"{below}/{entry.name}" if below else entry.name
-        path = Path(entry.path)
-        if entry.is_dir(follow_symlinks=False):
-            if not (roots.data.exists() and os.path.samefile(path, roots.data)):
-                yield from _folder(path, relative, roots, suffixes)
-        elif entry.is_symlink():
-            if found := _link(path, relative, roots, suffixes):
-                yield found
-        elif _is_raw(entry.name, suffixes):
-            yield _file(entry, path, relative)
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _file(entry: os.DirEntry[str], path: Path, relative: str) -> Found:
     name = readable(relative)
     if entry.name.startswith("._"):
         return Found(path, name, ignored="a companion file of macOS, not a frame")
-    if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+    try:
+        regular = stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode)
+    except OSError as error:
+        return Found(path, name, f"cannot be read: {error.strerror}", "check the disk and who may read the file")
+    if not regular:
         return Found(path, name, "not a regular file", "remove it from the raw tree")
     if name != relative:
         return Found(

@@ -13,21 +13,24 @@ Meaning = Literal["bias", "dark", "flat", "light", "master", "none"]
 
 _CALIBRATION: dict[str, tuple[str, ...]] = {
     "flat": ("flat", "flats", "flatfield", "ff", "plu", "plage", "plages", "skyflat", "skyflats", "domeflat",
-             "domeflats", "twiflat", "twilightflat", "uniforme"),
+             "domeflats", "twiflat", "twilightflat", "uniforme", "plat", "plats", "dome", "ecran", "twilight",
+             "crepuscule"),
     "bias": ("bias", "biases", "biais", "offset", "offsets", "zero", "zeros", "precharge"),
-    "dark": ("dark", "darks", "noir", "noirs", "obscurite", "darkflat", "flatdark"),
+    "dark": ("dark", "darks", "noir", "noirs", "obscurite", "thermique", "thermiques", "darkflat", "flatdark"),
 }  # fmt: skip
 # Glued to a filter as in 'flatR', 'FlatHa', 'biasr'; with other letters they are other words ('biased').
 _GLUED = {
     "flat": re.compile(r"flats?(?:[ubvrigz]|ha|halpha|o|oiii|s|sii|md)"),
     "bias": re.compile(r"(?:bias|offset)(?:[ubvrigz]|ha|oiii|sii)"),
 }
-_MADE = ("processed", "calibrated", "calib", "reduced", "reduit", "traite", "stacked", "stack", "stacking", "coadd",
-         "coadded", "combined", "combine", "aligned", "registered", "master", "masterbias", "masterflat",
-         "masterdark", "superbias", "superflat", "superdark", "mean", "median", "mediane", "somme", "empilement",
-         "drizzle", "wcs", "solved", "normalised", "normalized")  # fmt: skip
+_MADE = ("processed", "calibrated", "calib", "reduced", "reduit", "traite", "pretraite", "calibre", "corrige", "aligne",
+         "empile", "stacked", "stack", "stacking", "coadd", "coadded", "combined", "combine", "aligned", "registered",
+         "master", "masterbias", "masterflat", "masterdark", "mbias", "moffset", "mflat", "mplu", "mdark", "superbias",
+         "superflat", "superdark", "mean", "median", "mediane", "moyenne", "somme", "empilement", "drizzle", "wcs",
+         "solved", "normalised", "normalized", "cal", "final", "pp")  # fmt: skip
 # Only at the end of a name do these say that a program made the file.
-_MADE_ONLY_LAST = ("calib", "mean", "median", "mediane", "somme", "wcs", "combine", "stack", "solved", "aligned")
+_MADE_ONLY_LAST = ("calib", "cal", "mean", "median", "mediane", "moyenne", "somme", "wcs", "combine", "stack", "solved",
+                   "aligned", "final", "corrige", "calibre")  # fmt: skip
 _ASIDE: dict[str, tuple[str, ...]] = {
     "focusing": ("focus", "focusing", "foc", "focalisation", "hartmann", "bahtinov", "focustest"),
     "pointing": ("pointage", "pointing", "centrage", "centering", "recentrage", "guidage", "guiding"),

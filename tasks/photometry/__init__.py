@@ -1,16 +1,17 @@
 """Photometry: stars in apertures, zero points against PS1. Used for frames and for stacks."""
 
 from tasks.photometry.apertures import (
-    ApertureFlag,
     Apertures,
     GrowthCurve,
+    aperture_fluxes,
     aperture_photometry,
-    core_peak,
-    fill_masked,
     fit_growth_curve,
+    growth_curve,
     moffat_enclosed,
 )
 from tasks.photometry.calibrate import StarPhotometry, calibrate_frame, frame_fwhm_px, measure_stars
+from tasks.photometry.colour import gather_colour_terms
+from tasks.photometry.images import ApertureFlag, StarImage, core_peak, fill_masked, prepare_image, source_mask
 from tasks.photometry.stars import MatchedStars, PS1Stars, match_and_select, on_image, ps1_stars
 from tasks.photometry.zero_point import ZeroPointFit, fit_zero_point
 
@@ -20,18 +21,24 @@ __all__ = [
     "GrowthCurve",
     "MatchedStars",
     "PS1Stars",
+    "StarImage",
     "StarPhotometry",
     "ZeroPointFit",
+    "aperture_fluxes",
     "aperture_photometry",
     "calibrate_frame",
     "core_peak",
     "fill_masked",
     "fit_growth_curve",
     "fit_zero_point",
+    "growth_curve",
     "frame_fwhm_px",
+    "gather_colour_terms",
     "match_and_select",
     "measure_stars",
     "moffat_enclosed",
     "on_image",
+    "prepare_image",
     "ps1_stars",
+    "source_mask",
 ]

@@ -16,7 +16,7 @@ from models.frame import MaskBit
 from tasks.core.errors import StageError
 from tasks.core.tools import run_tool
 
-__all__ = ["ExtractionOptions", "extract_catalogue", "linear_header", "read_objects", "sky_weight"]
+__all__ = ["ExtractionOptions", "extract_catalogue", "linear_header", "mesh_px", "read_objects", "sky_weight"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -222,6 +222,15 @@ def read_objects(catalogue: Path) -> fits.FITS_rec:
     """The sources of an LDAC catalogue."""
     with fits.open(catalogue, memmap=False) as hdus:
         return hdus["LDAC_OBJECTS"].data
+
+
+def mesh_px(smallest: int, fwhm_px: float) -> int:
+    """Side of the sky map's mesh: the setting's, and at least 16 FWHM.
+
+    A star whose wings fill a good part of a mesh is taken for sky in part: at 7 px FWHM a mesh of 64 px makes
+    the radius of 80 % encircled energy 11 % too small.
+    """
+    return max(smallest, round(16 * fwhm_px))
 
 
 BLEMISH = int(MaskBit.SATURATED | MaskBit.BLEED | MaskBit.NO_DATA | MaskBit.TRAIL)

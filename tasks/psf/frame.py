@@ -17,7 +17,15 @@ from tasks.calibration import read_reduced
 from tasks.core.files import ref, writing
 from tasks.core.tools import scratch
 from tasks.photometry import frame_fwhm_px
-from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, read_objects, sky_weight
+from tasks.psf.extraction import (
+    BLEMISH,
+    ExtractionOptions,
+    extract_catalogue,
+    linear_header,
+    mesh_px,
+    read_objects,
+    sky_weight,
+)
 from tasks.psf.psfex import PsfexOptions, run_psfex_by_degree
 
 __all__ = ["candidates", "fwhm_range", "keep", "model_psf"]
@@ -69,7 +77,7 @@ def model_psf(calibrated: CalibratedFrame, roots: Roots, telescope: Telescope, s
     width = frame_fwhm_px(calibrated.solved)
     options = ExtractionOptions(
         threshold_sigma=settings.threshold_sigma,
-        back_size_px=settings.back_size_px,
+        back_size_px=mesh_px(settings.back_size_px, width or 4.0),
         aperture_px=_APERTURE_FWHM * (width or 4.0),
         vignet_px=settings.vignet_px,
         saturation_adu=SATURATION_MARGIN * float(ceiling),

@@ -12,8 +12,8 @@ from scipy.ndimage import shift
 from scipy.optimize import least_squares
 
 from tasks.core.errors import StageError
-from tasks.core.files import writing
-from tasks.photometry import GrowthCurve
+from tasks.core.fitsio import write_fits
+from tasks.photometry import GrowthCurve, moffat_enclosed
 
 __all__ = ["EncircledEnergy", "MoffatFit", "centred", "centroid", "encircled_energy", "fit_moffat", "write_psf_image"]
 
@@ -30,7 +30,7 @@ class MoffatFit(NamedTuple):
     fwhm_px
         Geometric mean of the axes' FWHM.
     ellipticity
-        1 - b/a.
+        ``(a - b) / (a + b)``, as in PSFEx.
     beta
         Exponent.
     amplitude, background
@@ -92,7 +92,7 @@ def fit_moffat(image: FloatArray, guess_px: float | None = None) -> MoffatFit:
     amplitude, x0, y0, log_size, e1, e2, beta, background = (float(v) for v in fit.x)
     fwhm = 2 * np.sqrt(np.exp(log_size) * (2 ** (1 / beta) - 1))
     ratio = np.exp(-np.hypot(e1, e2))
-    return MoffatFit(x0, y0, float(fwhm), float(1 - ratio), beta, amplitude * peak, background * peak)
+    return MoffatFit(x0, y0, float(fwhm), float((1 - ratio) / (1 + ratio)), beta, amplitude * peak, background * peak)
 
 
 def centroid(image: FloatArray, fwhm_px: float) -> tuple[float, float]:
@@ -160,19 +160,25 @@ class EncircledEnergy(NamedTuple):
     ee80_px: float
 
 
-def encircled_energy(image: FloatArray, curve: GrowthCurve) -> EncircledEnergy:
+def encircled_energy(image: FloatArray, shape: MoffatFit, curve: GrowthCurve | None = None) -> EncircledEnergy:
     """Radii of 50 and 80 % encircled energy, wings beyond the stamp accounted for.
 
-    The stamp's own light is summed to the radius of its inscribed circle; what share of the whole that is
-    comes from the Moffat growth curve of the bright stars. Beyond the stamp the Moffat is taken.
+    Where bright stars gave a growth curve, it tells: it was measured to 3.5 FWHM with a sky of its own, and
+    reaches beyond the stamp as a Moffat does. Else the stamp's light is summed to its inscribed circle, and
+    the Moffat fitted to it says what share of the whole that is.
 
     Parameters
     ----------
     image
         Centred, square, odd side, sum 1.
+    shape
+        Moffat fitted to it.
     curve
-        Growth curve of the stars (or of the image itself).
+        Growth curve of the stars; None or without stars: not measurable.
     """
+    if curve is not None and curve.n_stars > 0:
+        return EncircledEnergy(*(_moffat_radius(goal, curve.fwhm_px, curve.beta) for goal in (0.5, 0.8)))
+    beta = float(np.clip(shape.beta, 2.0, 6.0))
     half = (image.shape[0] - 1) // 2
     fine = 9
     # Pixels are divided 9 x 9, so that a circle through one counts the part inside.
@@ -182,22 +188,22 @@ def encircled_energy(image: FloatArray, curve: GrowthCurve) -> EncircledEnergy:
     order = np.argsort(radius, kind="stable")
     radius, light = radius[order], np.cumsum(big.ravel()[order])
     edge = int(np.searchsorted(radius, half))
-    share = light[:edge] / light[edge - 1] * float(curve.enclosed(half))
+    share = light[:edge] / light[edge - 1] * float(moffat_enclosed(half, shape.fwhm_px, beta))
 
     def reach(goal: float) -> float:
         if share[-1] >= goal:
             return float(radius[int(np.argmax(share >= goal))])
-        alpha2 = (curve.fwhm_px / 2) ** 2 / (2 ** (1 / curve.beta) - 1)
-        return float(np.sqrt(alpha2 * ((1 - goal) ** (1 / (1 - curve.beta)) - 1)))
+        return _moffat_radius(goal, shape.fwhm_px, beta)
 
     return EncircledEnergy(reach(0.5), reach(0.8))
+
+
+def _moffat_radius(goal: float, fwhm: float, beta: float) -> float:
+    alpha2 = (fwhm / 2) ** 2 / (2 ** (1 / beta) - 1)
+    return float(np.sqrt(alpha2 * ((1 - goal) ** (1 / (1 - beta)) - 1)))
 
 
 def write_psf_image(path: Path, image: FloatArray, cards: list[tuple[str, Any, str]]) -> None:
     """Write a PSF image (float32, sum 1.0) with its keywords and checksums; reproducible to the byte."""
     header = fits.Header(cards)
-    hdu = fits.PrimaryHDU(np.asarray(image, dtype=np.float32), header=header)
-    hdu.add_checksum(when="of the data and header")
-    hdu.header.comments["DATASUM"] = "of the data"
-    with writing(path) as temporary:
-        hdu.writeto(temporary, overwrite=True)
+    write_fits(path, [fits.PrimaryHDU(np.asarray(image, dtype=np.float32), header=header)])

@@ -26,8 +26,8 @@ from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.tools import scratch
-from tasks.photometry import GrowthCurve, fit_growth_curve
-from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, read_objects
+from tasks.photometry import growth_curve, prepare_image
+from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, mesh_px, read_objects
 from tasks.psf.frame import candidates, fwhm_range
 from tasks.psf.images import centred, encircled_energy, fit_moffat, write_psf_image
 from tasks.psf.psfex import PsfexOptions, evaluate_psf, run_psfex_by_degree
@@ -40,7 +40,7 @@ BoolArray = npt.NDArray[np.bool_]
 _CURVE_SNR = 50.0
 _CURVE_STARS = 60
 _EPSF_STARS = 3
-_NO_SATURATION = 1e30
+_NO_SATURATION = 1e12
 _ISOLATION_FWHM = 5.0
 _REMEDY = "look at the stack: are its frames aligned, and are there stars on it?"
 
@@ -88,7 +88,7 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
                 folder, image, np.where(bad, 0, weight), flags, linear_header(wcs, image.shape),
                 ExtractionOptions(
                     threshold_sigma=settings.threshold_sigma,
-                    back_size_px=settings.back_size_px,
+                    back_size_px=mesh_px(settings.back_size_px, width),
                     aperture_px=4.0 * width,
                     vignet_px=settings.vignet_px,
                     saturation_adu=_NO_SATURATION,
@@ -112,13 +112,9 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
     psf = centred(psf, width, settings.size_px)
     shape = fit_moffat(psf, width)
     bright = stars.snr > _CURVE_SNR
-    noise = _sky_variance(image, bad)
-    curve = fit_growth_curve(
-        image, bad, noise, stars.x[bright][:_CURVE_STARS], stars.y[bright][:_CURVE_STARS], shape.fwhm_px
-    )
-    if curve.n_stars == 0:
-        curve = GrowthCurve(shape.fwhm_px, float(np.clip(shape.beta, 2.0, 6.0)), 0)
-    energy = encircled_energy(psf, curve)
+    prepared = prepare_image(image, bad, _sky_variance(image, bad))
+    curve = growth_curve(prepared, stars.x[bright][:_CURVE_STARS], stars.y[bright][:_CURVE_STARS], shape.fwhm_px)
+    energy = encircled_energy(psf, shape, curve)
     path = stack_paths(stack.group, stack.telescope, stack.filter, roots).psf
     cards = [
         ("OBJECT", stack.group, "target group"),
@@ -150,7 +146,7 @@ def _cards(
         ("FWHM_AS", round(fwhm * scale, 4), "[arcsec] PSF FWHM"),
         ("EE50_AS", round(ee50 * scale, 4), "[arcsec] radius of 50 % encircled energy"),
         ("EE80_AS", round(ee80 * scale, 4), "[arcsec] radius of 80 % encircled energy"),
-        ("ELLIPT", round(ellipticity, 4), "ellipticity 1 - b/a (0 = circular)"),
+        ("ELLIPT", round(ellipticity, 4), "(a - b)/(a + b) (0 = circular)"),
         ("NSTARS", n_stars, "number of stars used for the PSF model"),
         ("PIXSCALE", round(scale, 5), "[arcsec/px] pixel scale"),
     ]
@@ -356,8 +352,7 @@ def mean_psf(psfs: Sequence[FramePsf], roots: Roots, telescope: Telescope) -> Fi
     width = fit_moffat(median).fwhm_px
     image = centred(median, width)
     shape = fit_moffat(image, width)
-    curve = GrowthCurve(shape.fwhm_px, float(np.clip(shape.beta, 2.0, 6.0)), 0)
-    energy = encircled_energy(image, curve)
+    energy = encircled_energy(image, shape)
     path = roots.data / "stacks" / f"{telescope.name}_mean_psf.fits"
     cards = [
         ("TELESCOP", telescope.name, "telescope"),

@@ -15,6 +15,8 @@ _BETAS = (2.0, 2.5, 3.0, 3.5, 4.5, 7.0)
 _STARS_FOR_BETA = 40
 _STARS = 150
 _STEPS = 12
+_PIXEL = float(np.sqrt(8.0 * np.log(2.0) / 12.0))
+"""FWHM of a Gaussian of a pixel's variance (1/12 px^2)."""
 
 
 def _stamps(image: FloatImage, x: Array, y: Array, reach: int) -> tuple[Array, Array, Array]:
@@ -119,7 +121,8 @@ def stellar_width(
     Returns
     -------
     fwhm, beta, widths
-        Median FWHM (px) and the exponent; None where no star could be fitted. The widths of the stars used.
+        Median FWHM (px) of the light that falls on the pixels, their own width taken out in quadrature, and the
+        exponent; None where no star could be fitted. The widths of the stars used.
     """
     if x.size == 0:
         return None, None, np.empty(0)
@@ -144,4 +147,5 @@ def stellar_width(
         centre = np.median(widths)
         scatter = max(1.4826 * float(np.median(np.abs(widths - centre))), 0.03 * float(centre))
         widths = widths[np.abs(widths - centre) <= 3.0 * scatter]
+    widths = np.sqrt(np.maximum(widths**2 - _PIXEL**2, (0.5 * widths) ** 2))
     return float(np.median(widths)), beta, widths

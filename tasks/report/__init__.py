@@ -1,5 +1,30 @@
-"""Reports: what a person or a script reads after a run."""
+"""What a person reads: keywords in the frames, reports, pages."""
 
+from tasks.report.page import write_group_page, write_index_page
+from tasks.report.publish import publish_frame
+from tasks.report.reports import (
+    FRAMES_FILE,
+    read_report,
+    read_years,
+    stack_rows,
+    write_frames,
+    write_report,
+    write_schemas,
+    year_rows,
+)
 from tasks.report.versions import software_versions
 
-__all__ = ["software_versions"]
+__all__ = [
+    "FRAMES_FILE",
+    "publish_frame",
+    "read_report",
+    "read_years",
+    "software_versions",
+    "stack_rows",
+    "write_frames",
+    "write_group_page",
+    "write_index_page",
+    "write_report",
+    "write_schemas",
+    "year_rows",
+]

@@ -37,7 +37,7 @@ def software_versions(tools: Sequence[str] = ()) -> dict[str, str]:
     """
     name, version = _our_version()
     versions = {name: version, "python": platform.python_version()}
-    for package in ("numpy", "astropy", "scipy", "sep"):
+    for package in ("numpy", "scipy", "astropy", "sep", "photutils", "pydantic", "prefect"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

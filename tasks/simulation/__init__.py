@@ -2,6 +2,7 @@
 
 from tasks.simulation.bands import BANDS, natural, true_filters
 from tasks.simulation.campaign import Simulated, read_stars, read_truth, simulate_campaign
+from tasks.simulation.measure import true_sources
 from tasks.simulation.optics import pixel_area, to_pixels, to_sky, wcs_header
 from tasks.simulation.plan import Shot, plan_campaign
 from tasks.simulation.sky import FIELDS, at_epoch, field_sources
@@ -22,5 +23,6 @@ __all__ = [
     "to_pixels",
     "to_sky",
     "true_filters",
+    "true_sources",
     "wcs_header",
 ]

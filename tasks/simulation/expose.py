@@ -20,7 +20,7 @@ from tasks.simulation.psf import Psf, draw_stars, kernel
 from tasks.simulation.seeds import rng_for
 from tasks.simulation.sky import FIELDS, at_epoch, field_sources
 
-__all__ = ["expose", "mid_jyear", "noiseless_light", "psf_of"]
+__all__ = ["expected_electrons", "expose", "mid_jyear", "noiseless_light", "psf_of"]
 
 Array = NDArray[np.float64]
 
@@ -88,46 +88,53 @@ def _sky_sigma_adu(shot: Shot) -> float:
     return float(np.sqrt(sky_level(shot) * camera.GAIN + camera.READ_NOISE**2) / camera.GAIN)
 
 
+def expected_electrons(shot: Shot, options: SimulationOptions) -> tuple[Array, dict[str, object]]:
+    """What a flat or science frame collects on average in each pixel, e-, and the truth about it.
+
+    Everything but chance: light through optics and response, the sky, trails and dark current.
+    """
+    assert shot.filter
+    size, seed = options.size, options.seed
+    response = camera.response(seed, size, shot.year, shot.filter)
+    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    truth: dict[str, object] = {"filter": shot.filter}
+    if shot.kind == "flat":
+        assert shot.level_adu
+        tilt = rng_for(seed, "lamp", shot.path).normal(0.0, 0.004, 2)
+        light = (1 + tilt[0] * x + tilt[1] * y) * response
+        light *= shot.level_adu / np.median(light)
+        truth["level_adu"] = shot.level_adu
+    else:
+        assert shot.wcs
+        assert shot.seeing
+        light, n_stars = noiseless_light(shot, options)
+        area, sky = pixel_area(shot.wcs), sky_level(shot)
+        light += sky * area * (1 + shot.sky_gradient[0] * x + shot.sky_gradient[1] * y)
+        light *= response / area
+        truth |= {
+            "wcs": shot.wcs, "zero_point": shot.zero_point, "seeing_arcsec": shot.seeing,
+            "moffat_beta": shot.beta, "ellipticity": shot.ellipticity, "airmass": shot.airmass,
+            "transparency": shot.transparency, "sky_adu": sky, "header_offset_deg": shot.header_offset,
+            "n_stars": n_stars, "trails": shot.trails, "field": shot.field, "mid_mjd": _mid_mjd(shot),
+            "mid_jyear": mid_jyear(shot),
+        }  # fmt: skip
+    electrons = light * camera.GAIN
+    for trail in shot.trails:
+        camera.add_trail(electrons, trail, psf_of(shot).fwhm_px)
+    electrons += camera.dark_rate(seed, size) * shot.exptime
+    return electrons, truth
+
+
 def expose(shot: Shot, options: SimulationOptions, raw_root: Path) -> TrueFrame:
     """Take a frame, write it, and return the truth about it. Depends on options and path only: never on order."""
     size, seed = options.size, options.seed
     rng = rng_for(seed, "noise", shot.path)
-    wobble = float(rng.normal(0.0, 0.35))
-    level = camera.bias_level(seed, shot.year, shot.night) + wobble + shot.warm_adu
+    level = camera.bias_level(seed, shot.year, shot.night) + float(rng.normal(0.0, 0.35)) + shot.warm_adu
     truth: dict[str, object] = {}
     electrons = np.zeros((size, size))
     if shot.kind != "bias":
-        assert shot.filter
-        response = camera.response(seed, size, shot.year, shot.filter)
-        science_wcs = shot.wcs
-        if shot.kind == "flat":
-            assert shot.level_adu
-            tilt = rng.normal(0.0, 0.004, 2)
-            y, x = np.mgrid[0:size, 0:size] / size - 0.5
-            light = (1 + tilt[0] * x + tilt[1] * y) * response
-            light *= shot.level_adu / np.median(light)
-            truth["level_adu"] = shot.level_adu
-        else:
-            assert science_wcs
-            light, n_stars = noiseless_light(shot, options)
-            area = pixel_area(science_wcs)
-            y, x = np.mgrid[0:size, 0:size] / size - 0.5
-            sky = sky_level(shot)
-            light += sky * area * (1 + shot.sky_gradient[0] * x + shot.sky_gradient[1] * y)
-            light *= response / area / np.median(response)
-            truth |= {
-                "wcs": science_wcs, "zero_point": shot.zero_point, "seeing_arcsec": shot.seeing,
-                "moffat_beta": shot.beta, "ellipticity": shot.ellipticity, "airmass": shot.airmass,
-                "transparency": shot.transparency, "sky_adu": sky, "header_offset_deg": shot.header_offset,
-                "n_stars": n_stars, "trails": shot.trails, "field": shot.field, "mid_mjd": _mid_mjd(shot),
-                "mid_jyear": mid_jyear(shot),
-            }  # fmt: skip
-        electrons = light * camera.GAIN
-        for trail in shot.trails:
-            camera.add_trail(electrons, trail, shot.seeing / 0.77 if shot.seeing else 3.0)
-        electrons += camera.dark_rate(seed, size) * shot.exptime
-        electrons = rng.poisson(electrons).astype(float)
-        truth |= {"filter": shot.filter}
+        mean, truth = expected_electrons(shot, options)
+        electrons = rng.poisson(mean).astype(float)
     truth["cosmic_ray_pixels"] = camera.add_cosmic_rays(electrons, shot.exptime, rng)
     camera.bleed(electrons)
     data = camera.read_out(electrons, level, seed, rng)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.base import Record
 from models.simulation import SimulationOptions
+from tasks.core.errors import UserError
 from tasks.simulation.bands import BANDS, gaia_magnitudes, johnson, locus, natural
 from tasks.simulation.extended import spiral_knots
 from tasks.simulation.seeds import rng_for
@@ -115,10 +116,14 @@ def _companions(rng: np.random.Generator, field: Field, stars: dict[str, Array])
 
 
 def _real_m67(path: str) -> dict[str, Array]:
-    table = Table.read(path, format="ascii.csv")
-    plain: dict[str, Array] = {
-        name: np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan) for name in table.colnames[1:]
-    }
+    wanted = ("ra", "dec", "bp_rp", "phot_g_mean_mag", "pmra", "pmdec", "parallax")
+    try:
+        table = Table.read(path, format="ascii.csv")[wanted]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"--real-m67: {path} is not a readable CSV table with {' '.join(wanted)}: {str(error).splitlines()[0]}"
+        ) from error
+    plain: dict[str, Array] = {name: np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan) for name in wanted}
     g_minus_i = np.clip((np.nan_to_num(plain["bp_rp"], nan=1.5) - 0.35) / 0.78, -0.3, 3.3)
     return {
         "ra": plain["ra"], "dec": plain["dec"], "gi": g_minus_i,

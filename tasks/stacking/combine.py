@@ -21,6 +21,7 @@ from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.fitsio import write_fits
 from tasks.core.tools import run_tool, scratch
+from tasks.stacking.area import area_map, mean_area
 from tasks.stacking.grid import tangent_plane, unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs, outline, swarp_head
 from tasks.stacking.product import stack_header, weight_header
@@ -73,7 +74,7 @@ class SwarpOptions(Record):
             "RESAMPLING_TYPE": self.resampling_type,
             "OVERSAMPLING": "1",
             "INTERPOLATE": "N",
-            "FSCALASTRO_TYPE": "VARIABLE",
+            "FSCALASTRO_TYPE": "NONE",  # the pixel area is in FLXSCALE, see tasks.stacking.area
             "FSCALE_KEYWORD": "FLXSCALE",
             "FSCALE_DEFAULT": "1.0",
             "GAIN_DEFAULT": "0.0",
@@ -129,9 +130,12 @@ def _on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[Scale
 
 
 def _write_inputs(
-    frames: Sequence[ScaledFrame], folder: Path, roots: Roots, telescope: Telescope
+    frames: Sequence[ScaledFrame], grid: Grid, folder: Path, roots: Roots, telescope: Telescope
 ) -> tuple[list[str], float]:
     """Science images under short names, each with its `.head`; the images carry no WCS that could stand in.
+
+    Pixels of a frame are brought to surface brightness where a flat has not done so, and FLXSCALE includes the
+    ratio of pixel areas (`tasks.stacking.area`).
 
     Returns their names and the level above the sky up to which every frame is linear, in units of the stack.
     """
@@ -142,8 +146,12 @@ def _write_inputs(
         data, mask, _, header = read_reduced(frame.aligned.frame.reduced, roots)
         sky = np.float32(np.median(data[mask == 0])) if np.any(mask == 0) else np.float32(0)
         data = np.where(np.isfinite(data), data, sky)
+        wcs = head_wcs(frame.aligned, roots)
+        if frame.aligned.frame.reduced.flat is None:
+            data = data / area_map(wcs, data.shape)  # never flat-fielded: counts, not yet surface brightness
         fits.PrimaryHDU(data).writeto(folder / f"{name}.fits")
-        (folder / f"{name}.head").write_text(swarp_head(frame.aligned, frame.flux_scale, roots), encoding="ascii")
+        scale = frame.flux_scale * grid.pixel_scale**2 / mean_area(wcs, data.shape)
+        (folder / f"{name}.head").write_text(swarp_head(frame.aligned, scale, roots), encoding="ascii")
         names.append(f"{name}.fits")
         ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
         limits.append((ceiling - float(sky)) * frame.flux_scale)
@@ -214,7 +222,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
         )
     paths = stack_paths(selection.group, telescope.name, selection.filter, roots)
     with scratch(roots.scratch, "swarp") as folder:
-        names, linear_limit = _write_inputs(frames, folder, roots, telescope)
+        names, linear_limit = _write_inputs(frames, grid, folder, roots, telescope)
         _, notes = make_weights(frames, folder, roots, telescope)
         (folder / "swarp.conf").write_text("# all options are arguments\n", encoding="ascii")
         options = SwarpOptions(

@@ -19,8 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 
 def frame_label(aligned: AlignedFrame) -> str:
     """Name of a frame in headers and reports: unique over nights, ``{night}/{name}.fits``."""
-    raw = aligned.frame.raw
-    return f"{raw.night}/{raw.name}.fits"
+    return aligned.frame.raw.label
 
 
 def head_header(aligned: AlignedFrame, roots: Roots) -> fits.Header:

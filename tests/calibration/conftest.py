@@ -82,9 +82,13 @@ class Bench:
         y = self.rng.uniform(12, SHAPE[0] - 12, fluxes.size)
         alpha = fwhm / (2 * np.sqrt(2 ** (1 / beta) - 1))
         yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+        fine = (-0.4, -0.2, 0.0, 0.2, 0.4)  # light is integrated over the pixels
         for x0, y0, flux in zip(x, y, fluxes, strict=True):
-            r2 = (xx - x0) ** 2 + (yy - y0) ** 2
-            image += flux * (beta - 1) / (np.pi * alpha**2) * (1 + r2 / alpha**2) ** -beta
+            box = np.s_[max(0, int(y0) - 60) : int(y0) + 60, max(0, int(x0) - 60) : int(x0) + 60]
+            for dy in fine:
+                for dx in fine:
+                    r2 = (xx[box] + dx - x0) ** 2 + (yy[box] + dy - y0) ** 2
+                    image[box] += flux / 25 * (beta - 1) / (np.pi * alpha**2) * (1 + r2 / alpha**2) ** -beta
         return image, x, y
 
 

@@ -36,14 +36,15 @@ def write_raw(
     shape: tuple[int, int] = (1024, 1024),
     pixels: bytes = b"",
     size: int | None = None,
+    bitpix: int = 16,
 ) -> Path:
     """A raw file whose pixels start with `pixels` and are a hole in the file after them.
 
     `size` is the size of the data in bytes where it is not what the header says (a file cut off).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    head = header_bytes(cards, shape)
-    data = -(-shape[0] * shape[1] * 2 // BLOCK) * BLOCK if size is None else size
+    head = header_bytes(cards, shape, bitpix)
+    data = -(-shape[0] * shape[1] * (bitpix // 8) // BLOCK) * BLOCK if size is None else size
     with open(path, "wb") as stream:
         stream.write(head + pixels[:data])
         stream.truncate(len(head) + data)
@@ -75,7 +76,8 @@ def read_archive(table: Path) -> list[dict[str, str]]:
 def write_archive_row(root: Path, row: Mapping[str, str], number: int) -> Path:
     """One real file: its true path and header values, its number as the only pixels that are not zero.
 
-    Files with the same header values get the same pixels, as copies have them.
+    Files with the same header values get the same number from the caller, as copies have the same pixels.
+    Pixels are bytes: the camera writes 16 bits, but every file is read whole once for its digest.
     """
     words = (("date_obs", "DATE-OBS"), ("object", "OBJECT"), ("imagetyp", "IMAGETYP"), ("filter", "FILTER"),
              ("objctra", "OBJCTRA"), ("objctdec", "OBJCTDEC"), ("instrume", "INSTRUME"))  # fmt: skip
@@ -86,7 +88,7 @@ def write_archive_row(root: Path, row: Mapping[str, str], number: int) -> Path:
     cards |= {key: int(row[column]) for column, key in numbers[2:4] if row[column]}
     cards |= {key: float(row[column]) for column, key in numbers[4:] if row[column]}
     shape = (int(row["naxis2"]), int(row["naxis1"]))
-    return write_raw(root / row["path"], cards, shape, pixels=number.to_bytes(4, "big"))
+    return write_raw(root / row["path"], cards, shape, pixels=number.to_bytes(4, "big"), bitpix=8)
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, int, int, bytes]]:

@@ -12,7 +12,8 @@ from tasks.inventory.words import imagetyp_meaning, read_words
     [
         ("Flat-001R", "flat"), ("FF_R_-001", "flat"), ("flats", "flat"), ("PLU_V-003", "flat"), ("plage_R_001", "flat"),
         ("FlatHa-002", "flat"), ("flatr-001", "flat"), ("SkyFlat_B_0001", "flat"), ("twilight flat", "flat"),
-        ("Calib_Flat_R-0004", "flat"), ("domeflats-0004g", "flat"), ("Plages de lumière", "flat"),
+        ("Calib_Flat_R-0004", "flat"), ("Champ plat R-2", "flat"), ("écran_V-003", "flat"), ("domeflats-0004g",
+        "flat"), ("Plages de lumière", "flat"),
         ("Bias-001R", "bias"), ("BIAS-0001", "bias"), ("offset-001", "bias"), ("OFFSET120-nuit1", "bias"),
         ("biais_0003", "bias"), ("Bias8Test-001", "bias"), ("Zero_005", "bias"), ("offsets", "bias"),
         ("Dark_30s-0001", "dark"), ("darks", "dark"), ("noir-120s_02", "dark"), ("darkflat-01", "dark"),
@@ -44,9 +45,10 @@ def test_whether_a_name_names_something(name: str, named: bool) -> None:
     ("name", "made"),
     [
         ("M51-001R_processed", "processed"), ("M51-001R_calibrated", "calibrated"), ("master_bias_1024", "master"),
-        ("MasterFlat_R", "master"), ("M51_stacked", "stacked"), ("M51-R-stack", "stack"), ("superbias", "superbias"),
+        ("MasterFlat_R", "master"), ("M51-001R_calibré", "calibre"), ("pp_M51_0003", "pp"), ("M51-001_cal", "cal"),
+        ("M51_stacked", "stacked"), ("M51-R-stack", "stack"), ("superbias", "superbias"),
         ("M67_median", "median"), ("Calib_Flat_R-001", ""), ("Median_field-001", ""), ("M51-001R", ""),
-        ("Stack_test-001", ""),
+        ("Stack_test-001", ""), ("Calabash-001", ""), ("calibre-001", ""),
     ],
 )  # fmt: skip
 def test_files_made_by_a_program(name: str, made: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -84,7 +84,7 @@ class StarField:
     saturation: float = 60000.0
     seed: int = 1
     name: str = "M51_-0001r60"
-    extra: dict[str, float] = field(default_factory=dict)
+    beyond_edge: float = 20.0
 
     def but(self, **changes: object) -> StarField:
         return replace(self, **changes)
@@ -93,8 +93,8 @@ class StarField:
         """Zero-based positions and the PS1 rows of stars, then galaxies."""
         rng = np.random.default_rng(self.seed)
         n = self.n_stars + self.n_galaxies
-        x = rng.uniform(-20, self.shape[1] + 20, 4 * n)
-        y = rng.uniform(-20, self.shape[0] + 20, 4 * n)
+        x = rng.uniform(-self.beyond_edge, self.shape[1] + self.beyond_edge, 4 * n)
+        y = rng.uniform(-self.beyond_edge, self.shape[0] + self.beyond_edge, 4 * n)
         if self.min_separation:
             chosen: list[int] = []
             for i in range(4 * n):

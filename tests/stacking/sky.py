@@ -27,6 +27,7 @@ from models.frame import (
 from models.stack import AlignedFrame
 from tasks.core.files import digest_file, ref
 from tasks.core.fitsio import write_fits
+from tasks.stacking.area import area_map
 
 SHAPE = (256, 256)
 CENTRE = (132.85, 11.81)
@@ -125,7 +126,11 @@ def take(shot: Shot, sky: Table, roots: Roots, shape: tuple[int, int] = SHAPE) -
         )
         electrons[y0:y1, x0:x1] += GAIN * adu * moffat((y1 - y0, x1 - x0), px - x0, py - y0, shot.fwhm_px)
     flat = np.ones(shape) if shot.flat is None else shot.flat
-    electrons *= flat
+    if shot.flat is not None:
+        # A real flat holds the pixel area, and so does the sky: stars are what it does not apply to.
+        area = area_map(wcs, shape).astype(float)
+        electrons = shot.sky * GAIN * flat * area + (electrons - shot.sky * GAIN) * flat
+        flat = flat * area
     if shot.noise:
         rng = np.random.default_rng([shot.seed, int(hashlib.sha256(shot.name.encode()).hexdigest()[:8], 16)])
         electrons = rng.poisson(electrons) + rng.normal(0, READ_NOISE, shape)
@@ -142,8 +147,8 @@ def take(shot: Shot, sky: Table, roots: Roots, shape: tuple[int, int] = SHAPE) -
     folder = roots.data / year / "T120"
     flat_name, flat_digest = "NONE", None
     if shot.flat is not None:
-        path = folder / "master_flat" / f"master_flat_{year}_T120_2_{shot.filter}.fits"
-        write_fits(path, [fits.PrimaryHDU(shot.flat.astype(np.float32))])
+        path = folder / "master_flat" / f"master_flat_{year}_T120_2_{shot.filter}{shot.name}.fits"
+        write_fits(path, [fits.PrimaryHDU(flat.astype(np.float32))])
         flat_name, flat_digest = path.name, digest_file(path)
     head = fits.Header()
     head["FLATCORR"] = flat_name

@@ -1,0 +1,41 @@
+# `make demo` and `make test` install everything they need, the first time.
+PY := .venv/bin/python
+
+.PHONY: help setup demo test test-long check lint lock measured clean-demo
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup:  ## install what is missing: Debian packages, .venv from the lock file
+	@scripts/setup
+
+demo: setup  ## simulate a small campaign under demo/, reduce and stack it, show where its pages are
+	@$(PY) -m flows.demo
+
+test: setup-test  ## the tests (about ten minutes on two cores)
+	@$(PY) -m pytest -m "not slow"
+
+test-long: setup-test  ## all tests, the long ones too
+	@$(PY) -m pytest
+
+check: lint test  ## what CI runs
+
+lint: setup  ## formatting, rules, types, import contracts
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+measured: setup  ## measure the demo's products against the simulated truth, write docs/measured.md
+	@$(PY) -m scripts.measure --root demo --write docs/measured.md
+
+lock: setup  ## resolve requirements.in into requirements.lock (needs uv)
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
+		--python-version 3.11 requirements.in --output-file requirements.lock
+
+clean-demo:  ## remove the demo's products
+	rm -rf demo
+
+.PHONY: setup-test
+setup-test:
+	@scripts/setup --test

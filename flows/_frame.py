@@ -1,0 +1,226 @@
+"""The way of one frame: its pixels, its place on the sky, its finish. Each stage a cached task.
+
+Three passes: the first needs no catalogue and runs while the services are asked; between the second and the
+third the year's colour terms are gathered from all frames. Inside a pass a failure ends the frame's way and
+becomes part of its record; it never stops the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, TypeVar
+
+from prefect import task
+from prefect.futures import PrefectFuture
+from prefect.transactions import CommitMode, transaction
+
+from models.base import Record
+from models.catalog import Cone, StoredCone
+from models.field import Field, FieldCatalogs
+from models.frame import (
+    ColourTerm,
+    FrameFailure,
+    FrameRecord,
+    MasterBias,
+    MasterFlat,
+    MeasuredFrame,
+    RawFrame,
+    SolvedFrame,
+)
+from models.run import RunContext
+from tasks.astrometry import installed_index
+from tasks.astrometry.tasks import index_of_cone, solved_frame
+from tasks.calibration.tasks import reduced_frame
+from tasks.catalogs.tasks import catalogue_cone
+from tasks.core.errors import StageError
+from tasks.fields import order_fields, plan_fields
+from tasks.photometry.tasks import calibrated_frame
+from tasks.psf.tasks import frame_psf
+from tasks.quality.tasks import measured_frame
+from tasks.report.tasks import published_frame
+
+__all__ = ["Way", "PlacedFrame", "frame_finish", "frame_pixels", "frame_place", "known_field", "known_fields"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Way:
+    """Calls a frame's stages one after the other and keeps what went wrong."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.failures: list[FrameFailure] = []
+
+    def step(self, stage: Callable[P, R | FrameFailure], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            result = stage(*args, **kwargs)
+        except StageError as error:
+            result = error.record(self.file)
+        if isinstance(result, FrameFailure):
+            self.failures.append(result)
+            return None
+        return result
+
+
+@task(name="frame pixels", task_run_name="pixels {raw.night} {raw.name}", tags=["frame"], persist_result=False)
+def frame_pixels(raw: RawFrame, bias: MasterBias | None, flat: MasterFlat | None, run: RunContext) -> FrameRecord:
+    """Reduce a frame and measure its quality."""
+    way, settings = Way(raw.path), run.settings
+    with transaction(commit_mode=CommitMode.EAGER):  # a later failure must not undo the earlier stages' cache
+        reduced = way.step(reduced_frame, raw, bias, flat, run.roots, run.telescope, settings.reduction)
+        measured = reduced and way.step(measured_frame, reduced, run.roots, run.telescope, settings.quality)
+    return FrameRecord(raw=raw, reduced=reduced, measured=measured, failures=tuple(way.failures))
+
+
+class PlacedFrame(Record):
+    """A frame after its plate solution, with the PS1 cone of the field it was found in."""
+
+    record: FrameRecord
+    ps1: StoredCone | None = None
+    ps1_failure: FrameFailure | None = None
+
+
+@task(
+    name="frame place", task_run_name="place {record.raw.night} {record.raw.name}", tags=["frame"], persist_result=False
+)
+def frame_place(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunContext) -> PlacedFrame:
+    """Plate solution of a measured frame, and a zero point of its own: the year's colour terms come from these."""
+    if record.measured is None:
+        return PlacedFrame(record=record)
+    way = Way(record.raw.path)
+    calibrated, field = None, None
+    with transaction(commit_mode=CommitMode.EAGER):
+        found = _solve(way, record.measured, fields, run)
+        if found is not None:
+            solved, field = found
+            calibrated = way.step(
+                calibrated_frame, solved, field.ps1, run.roots, run.telescope, run.settings.photometry
+            )
+    placed = record.model_copy(
+        update={
+            "solved": found[0] if found else None,
+            "calibrated": calibrated,
+            "failures": record.failures + tuple(way.failures),
+        }
+    )
+    return PlacedFrame(
+        record=placed, ps1=field.ps1 if field else None, ps1_failure=field.failure("ps1") if field else None
+    )
+
+
+@task(
+    name="frame finish",
+    task_run_name="finish {placed.record.raw.night} {placed.record.raw.name}",
+    tags=["frame"],
+    persist_result=False,
+)
+def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunContext) -> FrameRecord:
+    """Zero point with the colour term of the filter, PSF, and the published file."""
+    record, way = placed.record, Way(placed.record.raw.path)
+    calibrated, psf = record.calibrated, None
+    if record.reduced is None:
+        return record
+    with transaction(commit_mode=CommitMode.EAGER):
+        if calibrated is not None:
+            telescope = run.telescope.with_colour_terms({term.filter: term.term for term in terms})
+            if telescope != run.telescope:
+                calibrated = way.step(
+                    calibrated_frame, calibrated.solved, placed.ps1, run.roots, telescope, run.settings.photometry
+                )
+        if calibrated is not None:
+            if calibrated.zero_point.status == "PENDING" and placed.ps1_failure is not None:
+                way.failures.append(placed.ps1_failure.model_copy(update={"file": way.file}))
+            psf = way.step(frame_psf, calibrated, run.roots, run.telescope, run.settings.psf)
+        record = record.model_copy(
+            update={"calibrated": calibrated, "psf": psf, "failures": record.failures + tuple(way.failures)}
+        )
+        publishing = Way(way.file)
+        published = publishing.step(published_frame, record, run.roots)
+    failures = record.failures + tuple(publishing.failures)
+    return record.model_copy(update={"published": published, "failures": failures})
+
+
+def _solve(
+    way: Way, measured: MeasuredFrame, fields: Sequence[FieldCatalogs], run: RunContext
+) -> tuple[SolvedFrame, FieldCatalogs] | None:
+    """Look for the frame in the likeliest fields; if none has it, one failure names them all."""
+    by_name = {field.field.name: field for field in fields}
+    order = order_fields(measured.raw, [field.field for field in fields], run.targets)
+    tries: list[FrameFailure] = []
+    for name in (field.name for field in order):
+        field = by_name[name]
+        if field.index is None or (field.gaia is None and run.settings.astrometry.reference == "gaia"):
+            tries.append(field.failure("gaia") or _nowhere(way.file))
+            continue
+        attempt = Way(way.file)
+        hint = Cone(ra=field.field.cone.ra, dec=field.field.cone.dec, radius=run.settings.astrometry.search_radius_deg)
+        solved = attempt.step(
+            solved_frame,
+            measured,
+            hint,
+            field.index,
+            field.gaia,
+            run.roots,
+            run.telescope,
+            run.settings.astrometry,
+        )
+        if solved is not None:
+            return solved, field
+        tries += attempt.failures
+    way.failures.append(_summed(tries, order, way.file))
+    return None
+
+
+def _nowhere(file: str) -> FrameFailure:
+    return FrameFailure(
+        file=file,
+        stage="plate solution",
+        reason="neither the header's position nor OBJECT says where to look, and no field is known",
+        remedy="name the target in targets.toml, or set OHP_ASTROMETRY_INDEX_DIR to index files of the whole sky",
+    )
+
+
+def _summed(tries: Sequence[FrameFailure], order: Sequence[Field], file: str) -> FrameFailure:
+    """One failure for all fields looked at: pending while one of them is."""
+    if not tries:
+        return _nowhere(file)
+    first = next((failure for failure in tries if failure.pending), tries[0]).model_copy(update={"file": file})
+    if len(tries) == 1:
+        return first
+    places = ", ".join(field.name for field in order)
+    return first.model_copy(update={"reason": f"looked in {places}: {first.reason}"})
+
+
+@task(name="field", task_run_name="catalogues of {field.name}", tags=["catalogue"], persist_result=False)
+def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> FieldCatalogs:
+    """Ask the catalogues for a field and build its index; what could not be had is said.
+
+    Parameters
+    ----------
+    bands
+        Whether ``'gaia'`` and ``'ps1'`` are needed at all.
+    """
+    settings = run.settings
+    gaia_way, ps1_way = Way("gaia"), Way("ps1")
+    # Offline, what is not there now will not be there in a minute.
+    ask = catalogue_cone.with_options(retries=0) if settings.catalog_mode == "offline" else catalogue_cone
+    gaia = gaia_way.step(ask, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None
+    ps1 = ps1_way.step(ask, "ps1", field.cone, run.roots, settings) if bands["ps1"] else None
+    if settings.astrometry_index_dir is not None:
+        index = gaia_way.step(installed_index, settings.astrometry_index_dir)
+    else:
+        index = gaia_way.step(index_of_cone, gaia, run.roots, run.telescope) if gaia is not None else None
+    return FieldCatalogs(
+        field=field, gaia=gaia, ps1=ps1, index=index, failures=tuple(gaia_way.failures + ps1_way.failures)
+    )
+
+
+def known_fields(frames: Sequence[RawFrame], run: RunContext) -> list[PrefectFuture[FieldCatalogs]]:
+    """Ask the catalogues for every field the frames speak of; one question a field, asked at once."""
+    settings = run.settings
+    fields = plan_fields(frames, run.targets, run.telescope, settings.astrometry, settings.selection)
+    filters = {frame.filter for frame in frames if frame.filter}
+    calibrates = any(run.telescope.band(name).ps1 or run.telescope.band(name).continuum for name in filters)
+    wanted = {"gaia": settings.astrometry.reference == "gaia", "ps1": calibrates}
+    return [known_field.submit(field, run, wanted) for field in fields]

@@ -1,0 +1,374 @@
+"""The parts of `stack_target`: which frames belong to a group, their alignment and selection, the group's reports."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flows import STATUS_OK
+from flows._cli import say
+from flows._frame import known_field
+from flows._progress import RunProgress
+from models.astrometry import Alignment
+from models.base import Record
+from models.field import FieldCatalogs
+from models.frame import FrameFailure, FrameRecord, Rejected
+from models.report import PhotometryCheckRow, StackPsfRow, StackRow
+from models.run import RunContext, RunSummary
+from models.settings import Settings
+from models.stack import Selection, Stack
+from models.target import Target, find_target, target_by_object
+from models.telescope import Telescope
+from tasks.astrometry.tasks import aligned_frames
+from tasks.catalogs import separation
+from tasks.core.errors import StageError, UserError
+from tasks.core.files import is_current
+from tasks.fields import field_of_target
+from tasks.psf.tasks import mean_frame_psf
+from tasks.report import read_years, stack_rows, write_group_page, write_index_page, write_schemas
+from tasks.report.tasks import report_with_artifact, show_picture
+from tasks.stacking import group_centre
+from tasks.stacking.tasks import colour_picture, selected_frames
+
+__all__ = [
+    "GroupFrames",
+    "align",
+    "describe_groups",
+    "frames_of_group",
+    "group_catalogs",
+    "report_group",
+    "select",
+]
+
+
+@dataclass(frozen=True)
+class GroupFrames:
+    """Frames of a group by their solved positions, and those that were meant for it and are not in it."""
+
+    members: tuple[FrameRecord, ...]
+    rejected: dict[str, tuple[Rejected, ...]] = field(default_factory=dict)
+    pending: int = 0
+    years: tuple[int, ...] = ()
+    all_psfs: tuple[FrameRecord, ...] = ()
+
+    @property
+    def filters(self) -> list[str]:
+        """Filters in which the group was observed."""
+        return sorted({record.raw.filter for record in self.members if record.raw.filter} | set(self.rejected))
+
+
+def _nearest(record: FrameRecord, targets: dict[str, Target], reach_deg: float) -> str | None:
+    assert record.solved is not None
+    solution = record.solved.solution
+    apart = {
+        name: float(separation(solution.ra, solution.dec, target.ra, target.dec)) for name, target in targets.items()
+    }
+    nearest = min(apart, key=lambda name: apart[name])
+    return nearest if apart[nearest] <= reach_deg else None
+
+
+def _why_not(record: FrameRecord, target: Target, run: RunContext) -> tuple[str, bool] | None:
+    """Why a frame of the group cannot be stacked, and whether that may change later; None: it can."""
+    if record.solved is None:
+        failure = record.failures[-1] if record.failures else None
+        if failure is None:
+            return "no plate solution", False
+        return f"{failure.stage}: {failure.reason}", failure.pending
+    if record.calibrated is None:
+        return "its zero point was never asked for; run reduce_year again", False
+    if record.reduced is None or not is_current(record.reduced.file, run.roots):
+        return f"its reduced file is gone or changed; run python -m flows.reduce_year {record.raw.year}", False
+    return None
+
+
+def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
+    """Gather a group's frames from every reduced year.
+
+    A frame belongs to the group whose place is nearest to its solved centre. Where a name said this group and
+    the sky says another place, or nothing, the frame is listed with the reason.
+
+    Raises
+    ------
+    UserError
+        If no year was reduced, or no frame shows or names the group.
+    """
+    years = read_years(run.roots, run.telescope)
+    if not years:
+        raise UserError(
+            f"no reduced frames of {run.telescope.name} under {run.roots.data}; first: python -m flows.reduce_year YEAR"
+        )
+    members, rejected, pending = [], defaultdict(list), 0
+    records = [record for year in years.values() for record in year]
+    for record in records:
+        named = target_by_object(record.raw.object, run.targets)
+        meant = named is not None and named.name == target.name
+        place = (
+            _nearest(record, run.targets, run.settings.selection.merged_radius_deg)
+            if record.solved is not None
+            else None
+        )
+        if place != target.name and not (meant and record.raw.filter):
+            continue
+        if record.solved is not None and place != target.name:
+            solution = record.solved.solution
+            where = f"the field is at {solution.ra:.4f} {solution.dec:+.4f}" + (f", {place}" if place else "")
+            rejected[record.raw.filter or ""].append(
+                Rejected(file=record.raw.label, reason=f"OBJECT says {record.raw.object}, {where}")
+            )
+            continue
+        reason = _why_not(record, target, run)
+        if reason is None:
+            members.append(record)
+        else:
+            rejected[record.raw.filter or ""].append(Rejected(file=record.raw.label, reason=reason[0]))
+            pending += reason[1]
+    if not members and not rejected:
+        seen = Counter(
+            place
+            for record in records
+            if record.solved is not None
+            and (place := _nearest(record, run.targets, run.settings.selection.merged_radius_deg))
+        )
+        there = ", ".join(f"{name} ({count})" for name, count in seen.most_common(8)) or "no known group"
+        raise UserError(f"no frame of {target.name} in {', '.join(map(str, years))}; frames show {there}")
+    return GroupFrames(
+        members=tuple(sorted(members, key=lambda record: (record.raw.date_obs, record.raw.path))),
+        rejected={name: tuple(out) for name, out in rejected.items()},
+        pending=pending,
+        years=tuple(years),
+        all_psfs=tuple(record for record in records if record.psf is not None),
+    )
+
+
+def group_catalogs(target: Target, frames: GroupFrames, run: RunContext, progress: RunProgress) -> FieldCatalogs:
+    """Gaia and PS1 around the group, from the store or the services."""
+    place = field_of_target(target, run.telescope, run.settings.astrometry, run.settings.selection)
+    bands = [run.telescope.band(name) for name in frames.filters if name]
+    wanted = {
+        "gaia": run.settings.astrometry.reference == "gaia",
+        "ps1": any(band.ps1 or band.continuum for band in bands),
+    }
+    return progress.must("catalogues", known_field.submit(place, run, wanted))
+
+
+def align(
+    target: Target, frames: GroupFrames, catalogs: FieldCatalogs, run: RunContext, progress: RunProgress
+) -> Alignment:
+    """SCAMP over all filters; without frames, nothing."""
+    if not frames.members:
+        return Alignment(aligned=())
+    future = aligned_frames.submit(
+        frames.members, catalogs.gaia, target.name, run.roots, run.telescope, run.settings.scamp
+    )
+    return progress.must("SCAMP", future)
+
+
+def select(
+    target: Target,
+    frames: GroupFrames,
+    alignment: Alignment,
+    catalogs: FieldCatalogs,
+    run: RunContext,
+    progress: RunProgress,
+) -> list[Selection]:
+    """Scale and choose the frames of each filter."""
+    filter_of: dict[str, str | None] = {record.raw.label: record.raw.filter for record in frames.members}
+    centre = group_centre(alignment.aligned) if alignment.aligned and target.merged else None
+    filters = [name for name in frames.filters if name]
+    left_out = {
+        filter: tuple(frames.rejected.get(filter, ()))
+        + tuple(rejected for rejected in alignment.rejected if filter_of.get(rejected.file) == filter)
+        for filter in filters
+    }
+    futures = [
+        selected_frames.submit(
+            target,
+            filter,
+            tuple(frame for frame in alignment.aligned if frame.frame.raw.filter == filter),
+            left_out[filter],
+            centre,
+            catalogs.ps1 if run.telescope.band(filter).narrow else None,
+            run.roots,
+            run.telescope,
+            run.settings.photometry,
+            run.settings.selection,
+            run.settings.stack.zero_point,
+        )
+        for filter in filters
+    ]
+    results = progress.must_all("scale and select", futures)
+    return [
+        result
+        if isinstance(result, Selection)
+        else Selection(
+            group=target.name,
+            filter=filter,
+            chosen=(),
+            rejected=left_out[filter],
+            status="TOO_FEW_FRAMES",
+            reason=f"{result.stage}: {result.reason}",
+        )
+        for filter, result in zip(filters, results, strict=True)
+    ]
+
+
+def _stack_row(selection: Selection, result: object, combine: str) -> StackRow:
+    stack = result if isinstance(result, Stack) else None
+    rejected = stack.rejected if stack else selection.rejected
+    if stack is not None:
+        status, reason = "OK", "; ".join(stack.notes)
+    elif isinstance(result, FrameFailure):
+        status, reason = "FAILED", f"{result.stage}: {result.reason}"
+    else:
+        status, reason = selection.status, selection.reason
+    return StackRow(
+        group=selection.group,
+        filter=selection.filter,
+        file=stack.image.path if stack else None,
+        n_combined=stack.n_combined if stack else 0,
+        n_rejected=len(rejected),
+        rejected=rejected,
+        combine=stack.combine if stack else combine,
+        fwhm_arcsec=stack.psf.fwhm_arcsec if stack and stack.psf else None,
+        depth_5sigma=stack.depth_5sigma if stack else None,
+        status=status,
+        reason=reason,
+    )
+
+
+def _check_row(stack: Stack) -> PhotometryCheckRow:
+    check = stack.validation
+    return PhotometryCheckRow(
+        group=stack.group,
+        filter=stack.filter,
+        validated=check.validated if check else False,
+        reason=check.reason if check else "validation failed, see stack_all_report.json",
+        zp_offset=check.zp_offset if check else None,
+        zp_err=check.zp_err if check else None,
+        zp_rms=check.zp_rms if check else None,
+        n_stars=check.n_stars if check else None,
+    )
+
+
+def _psf_row(stack: Stack) -> StackPsfRow:
+    psf = stack.psf
+    return StackPsfRow(
+        group=stack.group,
+        filter=stack.filter,
+        fwhm_px=psf.fwhm_px if psf else None,
+        fwhm_arcsec=psf.fwhm_arcsec if psf else None,
+        ee50_arcsec=psf.ee50_arcsec if psf else None,
+        ee80_arcsec=psf.ee80_arcsec if psf else None,
+        ellipticity=psf.ellipticity if psf else None,
+        n_stars=psf.n_stars if psf else None,
+        chi2=psf.chi2 if psf else None,
+    )
+
+
+def report_group(
+    target: Target,
+    frames: GroupFrames,
+    catalogs: FieldCatalogs,
+    alignment: Alignment,
+    selections: Sequence[Selection],
+    finished: Sequence[object],
+    run: RunContext,
+) -> RunSummary:
+    """Write the group's rows, the mean PSF and the page; sum the group up."""
+    chosen = [selection for selection in selections if selection.chosen]
+    made = dict(zip([selection.filter for selection in chosen], finished, strict=True))
+    rows = [_stack_row(selection, made.get(selection.filter), run.settings.stack.combine) for selection in selections]
+    stacks = [result for result in finished if isinstance(result, Stack)]
+    failures = list(catalogs.failures)
+    failures += [_failure(filter, target, result) for filter, result in made.items() if not isinstance(result, Stack)]
+    failures += [
+        FrameFailure(
+            file=f"{row.group}_{row.filter}",
+            stage="selection",
+            reason=row.reason,
+            remedy="observe more, or lower --selection-min-frames",
+        )
+        for row in rows
+        if row.status == "TOO_FEW_FRAMES"
+    ]
+    new: dict[str, Sequence[Record]] = {
+        "stack_all_report": rows,
+        "phot_check_report": [_check_row(stack) for stack in stacks],
+        "stack_psf_report": [_psf_row(stack) for stack in stacks],
+    }
+    stack_rows(run.roots, run.telescope, target.name, new)
+    for kind, kind_rows in new.items():
+        folder = run.roots.data / "stacks" / target.name / run.telescope.name
+        report_with_artifact(folder / f"{kind}.json", kind, kind_rows, f"{target.name} {run.telescope.name}")
+    write_schemas(run.roots.data / "schemas")
+    psfs = tuple(record.psf for record in frames.all_psfs if record.psf is not None)
+    mean = mean_frame_psf(psfs, run.roots, run.telescope) if psfs else None
+    if isinstance(mean, FrameFailure):
+        failures.append(mean)
+
+    if stacks:
+        colour_picture(stacks, run.roots, target.name)
+    left_out = [rejected for row in rows for rejected in row.rejected]
+    page = write_group_page(target, stacks, left_out, failures, alignment.notes, run.roots, run.telescope)
+    for picture in sorted((page.parent / "plots").glob(f"{target.name}_*.png")):
+        show_picture(picture, picture.stem)
+    index = write_index_page(run.roots)
+    return RunSummary(
+        title=f"{target.name} {run.telescope.name}",
+        n_asked=len(rows),
+        n_made=len(stacks),
+        n_pending=frames.pending + sum(failure.pending for failure in catalogs.failures),
+        failures=tuple(failures)
+        + tuple(
+            FrameFailure(file=rejected.file, stage="selection", reason=rejected.reason, remedy="see its year's reports")
+            for rejected in left_out
+        ),
+        figures=_figures(target, frames, stacks),
+        files=(page.relative_to(run.roots.data).as_posix(), index.relative_to(run.roots.data).as_posix()),
+    )
+
+
+def _failure(filter: str, target: Target, result: object) -> FrameFailure:
+    file = f"{target.name}_{filter}"
+    if isinstance(result, FrameFailure):
+        return result
+    if isinstance(result, StageError):
+        return result.record(file)
+    if isinstance(result, BaseException):
+        raise result
+    raise TypeError(f"{file}: neither a stack nor a failure but {type(result).__name__}")
+
+
+def _figures(target: Target, frames: GroupFrames, stacks: Sequence[Stack]) -> dict[str, str]:
+    figures = {"frames": f"{len(frames.members)} of {', '.join(map(str, frames.years))} show {target.name}"}
+    for stack in stacks:
+        parts = [f"{stack.n_combined} frames, {stack.exptime_s:.0f} s"]
+        if stack.psf is not None:
+            parts.append(f'seeing {stack.psf.fwhm_arcsec:.2f}"')
+        if stack.depth_5sigma is not None:
+            parts.append(f"5 sigma depth {stack.depth_5sigma:.2f}")
+        if stack.validation is not None and stack.validation.zp_offset is not None:
+            check = stack.validation
+            parts.append(f"PS1 offset {check.zp_offset:+.3f} mag, rms {check.zp_rms:.3f} ({check.n_stars} stars)")
+        elif stack.validation is not None:
+            parts.append(stack.validation.reason)
+        figures[stack.filter] = ", ".join(parts)
+    return figures
+
+
+def describe_groups(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
+    """Which frames would be stacked, by filter and year; writes nothing."""
+    run = RunContext.of(telescope.name, settings)
+    for group in args.groups:
+        target = find_target(group, run.targets)
+        frames = frames_of_group(target, run)
+        say(f"{target.name}: would stack, under {run.roots.data / 'stacks' / target.name / telescope.name}")
+        for filter in frames.filters:
+            years = Counter(record.raw.year for record in frames.members if record.raw.filter == filter)
+            what = ", ".join(f"{count} of {year}" for year, count in sorted(years.items())) or "no frame"
+            say(f"  {filter:<6} {what}")
+            for rejected in frames.rejected.get(filter, ()):
+                say(f"         left out {rejected.file}: {rejected.reason}")
+    return STATUS_OK

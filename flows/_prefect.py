@@ -1,0 +1,141 @@
+"""Prefect's surroundings for a run from the shell: state under the data root, a server if one runs, quiet logs.
+
+`prepare` must run before Prefect is imported (Prefect reads its settings then).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flows._cli import Command, say
+from models.base import Roots
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+__all__ = ["begin", "check_roots", "drain", "prepare", "running"]
+
+
+def prepare(roots: Roots) -> str:
+    """Point Prefect at the data root and at a server that runs; return a line that says which.
+
+    Nothing leaves this machine: the only address asked is the local server's, for 0.3 s.
+    """
+    defaults = {
+        "PREFECT_HOME": str(roots.data / ".prefect"),
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(roots.data / ".cache" / "results"),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" in os.environ:
+        return f"Prefect server {os.environ['PREFECT_API_URL']}"
+    url = f"http://127.0.0.1:{os.environ.get('PREFECT_SERVER_API_PORT', '4200')}/api"
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=0.3) as answer:  # noqa: S310 (http on loopback)
+            answer.read()
+    except (urllib.error.URLError, OSError):
+        first = not (roots.data / ".prefect" / "prefect.db").exists()
+        return "starting Prefect's embedded server" + (
+            " (20-30 s the first time)" if first else " (about 10 s; `prefect server start` beside it saves them)"
+        )
+    os.environ["PREFECT_API_URL"] = url
+    return f"Prefect server {url}"
+
+
+def begin(command: Command) -> None:
+    """Say at once what is going to happen, check the folders, point Prefect at them; then the imports may take time."""
+    roots = command.settings.roots
+    check_roots(command, writes=not command.args.dry_run)
+    say(f"{command.module} on {command.telescope.name}, products under {roots.data}; {prepare(roots)}")
+
+
+def check_roots(command: Command, writes: bool) -> None:
+    """End the program where the raw tree is missing or the data root cannot be written.
+
+    Raises
+    ------
+    SystemExit
+        With status 2 after one clear line.
+    """
+    roots = command.settings.roots
+    if not writes:
+        return
+    try:
+        roots.data.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=roots.data):
+            pass
+    except OSError as error:
+        command.stop(f"cannot write under {roots.data}: {error.strerror}; give another --root (or OHP_DATA_ROOT)")
+
+
+@contextmanager
+def running(workers: int) -> Iterator[None]:
+    """Around a flow run: the pool of processes, no heartbeat (1 s a flow), and nothing left behind.
+
+    Ctrl-C, SIGTERM or an error kill the tools and the workers at once.
+    """
+    import signal
+    from types import FrameType
+
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from tasks.core.pool import configure_pool, stop_pool
+    from tasks.core.tools import stop_tools
+
+    def terminate(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "httpx"):
+        logging.getLogger(name).setLevel(logging.CRITICAL if name == "prefect" else logging.INFO)
+    configure_pool(workers)
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield
+    except BaseException:
+        stop_tools()
+        stop_pool(at_once=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        stop_pool()
+
+
+def drain(flow_run_id: UUID, timeout_s: float = 20.0) -> None:
+    """Wait until the embedded server has stored the task runs of a flow run; it drops the rest at exit.
+
+    Results and cache do not depend on it: only what the interface shows later does.
+    """
+    from prefect import get_client
+    from prefect.client.base import ServerType
+
+    with get_client(sync_client=True) as client:
+        if client.server_type is not ServerType.EPHEMERAL:
+            return
+        seen: tuple[int, int] | None = None
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            now = (_count(client, flow_run_id), _count(client, flow_run_id, ["PENDING", "RUNNING"]))
+            if now == seen and now[1] == 0:
+                return
+            seen = now
+            time.sleep(0.6)
+
+
+def _count(client: SyncPrefectClient, flow_run_id: UUID, states: list[str] | None = None) -> int:
+    body: dict[str, Any] = {"flow_runs": {"id": {"any_": [str(flow_run_id)]}}}
+    if states:
+        body["task_runs"] = {"state": {"type": {"any_": states}}}
+    return int(client._client.post("/task_runs/count", json=body).json())

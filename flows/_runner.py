@@ -1,0 +1,54 @@
+"""How flows run: threads that hand work to processes, a final state that tells, exit statuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefect import Flow
+from prefect.client.schemas.objects import State, StateType
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
+from flows._prefect import drain, running
+from flows._summary import print_summary
+from models.run import RunSummary
+from models.settings import Settings
+from models.telescope import Telescope
+
+__all__ = ["finish", "run_all", "task_runner"]
+
+
+def task_runner() -> Any:  # Prefect's own annotations of runner and flow do not fit each other
+    """Threads: they only wait for the pool's processes and for tools (measured in prefect.md)."""
+    return ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)) + 2)
+
+
+def finish(summary: RunSummary) -> State[RunSummary]:
+    """Final state of a flow: failed only when nothing useful is left; what was left out is in its message."""
+    left_out = f"{summary.n_made} of {summary.n_asked} made, {len(summary.failures)} problems"
+    if summary.failed and summary.n_asked:
+        return State(type=StateType.FAILED, name="Failed", message=left_out, data=summary)
+    left_over = "Pending" if summary.n_pending else "Errors" if summary.failures else ""
+    name = f"CompletedWith{left_over}" if left_over else "Completed"
+    return State(type=StateType.COMPLETED, name=name, message=left_out, data=summary)
+
+
+def run_all(flow: Flow[..., Any], subjects: Sequence[Any], settings: Settings, telescope: Telescope) -> int:
+    """Run a flow for each subject, print what came of each, return the exit status."""
+    summaries = []
+    with running(settings.workers):
+        for subject in subjects:
+            run: Callable[..., State[Any]] = flow
+            state = run(subject, telescope.name, settings, return_state=True)
+            summary = state.result(raise_on_failure=False)
+            if not isinstance(summary, RunSummary):
+                raise summary if isinstance(summary, BaseException) else RuntimeError(state.message or state.name)
+            summaries.append(summary)
+            print_summary(summary, settings.roots)
+            if state.state_details.flow_run_id is not None:
+                drain(state.state_details.flow_run_id)
+    if any(summary.failed for summary in summaries):
+        return STATUS_FAILED
+    return STATUS_PENDING if any(summary.n_pending for summary in summaries) else STATUS_OK

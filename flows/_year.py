@@ -1,0 +1,245 @@
+"""The parts of `reduce_year`: which frames there are, their masters, the year's reports."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flows import STATUS_OK
+from flows._cli import say
+from flows._frame import PlacedFrame
+from flows._progress import RunProgress
+from models.frame import ColourTerm, FrameFailure, FrameRecord, MasterBias, MasterFlat, RawFrame
+from models.inventory import Inventory
+from models.run import RunContext, RunSummary
+from models.settings import Settings
+from models.telescope import Telescope
+from tasks.calibration.tasks import master_bias, master_flat
+from tasks.core.errors import StageError, UserError
+from tasks.core.files import write_json
+from tasks.inventory import take_inventory
+from tasks.inventory.tasks import raw_inventory
+from tasks.photometry import gather_colour_terms
+from tasks.report import write_frames, write_schemas, year_rows
+from tasks.report.tasks import report_with_artifact
+
+__all__ = ["Masters", "colour_terms", "describe_years", "masters_of", "report_year", "science_frames", "year_inventory"]
+
+_FOLDERS = {
+    "frame_stats": "qc",
+    "astrom_report": "astrometry",
+    "phot_report": "photometry",
+    "psf_report": "psf",
+}
+
+
+def _refuse_empty(inventory: Inventory, year: int, run: RunContext) -> None:
+    if inventory.frames or inventory.unusable:
+        return
+    everything = take_inventory(run.roots, run.telescope)
+    years = sorted({frame.year for frame in everything.frames})
+    there = f"years there: {', '.join(map(str, years))}" if years else "no raw frame of that telescope is there"
+    raise UserError(f"no raw frames of {year} for {run.telescope.name} under {run.roots.raw}; {there}")
+
+
+def year_inventory(year: int, run: RunContext, progress: RunProgress) -> Inventory:
+    """The raw frames of a year.
+
+    Raises
+    ------
+    UserError
+        If there is none; names the years there are.
+    """
+    if not run.roots.raw.is_dir():
+        raise UserError(f"no raw frames: {run.roots.raw} is not a folder; give --raw-root (or OHP_RAW_ROOT)")
+    with progress.stage("inventory", 1) as advance:
+        inventory = raw_inventory(run.roots, run.telescope, [year])
+        advance(f"{len(inventory.rows)} files")
+    _refuse_empty(inventory, year, run)
+    return inventory
+
+
+def science_frames(inventory: Inventory, run: RunContext) -> tuple[list[RawFrame], list[FrameRecord]]:
+    """Science frames in a known filter, and records of those whose filter the profile does not know."""
+    known, unknown = [], []
+    for frame in inventory.frames:
+        if frame.kind != "science":
+            continue
+        if frame.filter is not None:
+            known.append(frame)
+            continue
+        failure = FrameFailure(
+            file=frame.path,
+            stage="inventory",
+            reason=f"unknown filter: {frame.why}",
+            remedy=f"add the spelling to a band of the profile, telescopes/{run.telescope.name}.toml",
+        )
+        unknown.append(FrameRecord(raw=frame, failures=(failure,)))
+    return known, unknown
+
+
+@dataclass(frozen=True)
+class Masters:
+    """Master frames of a year by binning and filter, and why some are missing."""
+
+    bias: dict[int, MasterBias]
+    flat: dict[tuple[int, str], MasterFlat]
+    failures: tuple[FrameFailure, ...]
+
+    def biases(self, frames: Sequence[RawFrame]) -> list[MasterBias | None]:
+        """The master bias of each frame."""
+        return [self.bias.get(frame.binning) for frame in frames]
+
+    def flats(self, frames: Sequence[RawFrame]) -> list[MasterFlat | None]:
+        """The master flat of each frame."""
+        return [self.flat.get((frame.binning, frame.filter or "")) for frame in frames]
+
+
+def masters_of(inventory: Inventory, run: RunContext, progress: RunProgress) -> Masters:
+    """Master biases per binning, then master flats per binning and filter."""
+    biases: dict[int, list[RawFrame]] = defaultdict(list)
+    flats: dict[tuple[int, str], list[RawFrame]] = defaultdict(list)
+    for frame in inventory.frames:
+        if frame.kind == "bias":
+            biases[frame.binning].append(frame)
+        elif frame.kind == "flat" and frame.filter is not None:
+            flats[frame.binning, frame.filter].append(frame)
+    failures: list[FrameFailure] = []
+
+    def kept(results: Sequence[Any], keys: Sequence[Any], what: str) -> dict[Any, Any]:
+        good = {}
+        for key, result in zip(keys, results, strict=True):
+            if isinstance(result, StageError):
+                result = result.record(f"{what} {key}")
+            if isinstance(result, FrameFailure):
+                failures.append(result)
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                good[key] = result
+        return good
+
+    made_biases = progress.collect(
+        "master bias",
+        [
+            master_bias.submit(tuple(frames), run.roots, run.telescope, run.settings.bias, frames[0].year, binning)
+            for binning, frames in biases.items()
+        ],
+    )
+    bias = kept(made_biases, list(biases), "bias of binning")
+    made_flats = progress.collect(
+        "master flats",
+        [
+            master_flat.submit(
+                tuple(frames),
+                bias.get(binning),
+                run.roots,
+                run.telescope,
+                run.settings.flat,
+                frames[0].year,
+                binning,
+                filter,
+            )
+            for (binning, filter), frames in flats.items()
+        ],
+    )
+    flat = kept(made_flats, list(flats), "flat of binning and filter")
+    return Masters(bias=bias, flat=flat, failures=tuple(failures))
+
+
+def colour_terms(placed: Sequence[PlacedFrame], run: RunContext) -> tuple[ColourTerm, ...]:
+    """Colour term of each filter from the frames of the year; also written beside the photometry report."""
+    frames = [frame.record.calibrated for frame in placed if frame.record.calibrated is not None]
+    terms = gather_colour_terms(frames)
+    if frames:
+        folder = run.roots.data / str(frames[0].raw.year) / run.telescope.name / "photometry"
+        write_json(folder / "colour_terms.json", [term.model_dump(mode="json") for term in terms])
+    return terms
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameRecord]) -> dict[str, str]:
+    kinds = Counter(row.kind for row in inventory.rows)
+    solved = [record.solved for record in records if record.solved]
+    points = [record.calibrated.zero_point for record in records if record.calibrated]
+    zero_points = [point for point in points if point.status == "OK"]
+    statuses = Counter(point.status for point in points)
+    made: list[MasterBias | MasterFlat] = [*masters.bias.values(), *masters.flat.values()]
+    rejected = sum(len(master.rejected) for master in made)
+    set_aside = kinds["junk"] - len(inventory.unusable)
+    figures = {
+        "raw files": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        + (f" ({set_aside} of them copies, tests and the like: flows.inventory says why)" if set_aside > 0 else ""),
+        "masters": f"{len(masters.bias)} bias, {len(masters.flat)} flat ({rejected} calibration frames left out)",
+        "reduced": f"{sum(1 for record in records if record.reduced is not None)} of {len(records)} science frames",
+        "plate solutions": f"{len(solved)}"
+        + (f", median rms {_median([s.solution.rms_arcsec for s in solved]):.3f} arcsec" if solved else ""),
+        "zero points": f"{len(zero_points)}"
+        + (f", median scatter {_median([p.zp_rms for p in zero_points]):.3f} mag" if zero_points else "")
+        + "".join(f"; {count} {status}" for status, count in sorted(statuses.items()) if status != "OK"),
+        "PSF models": f"{sum(1 for record in records if record.psf is not None)}",
+    }
+    seeing = _median([record.quality.fwhm_arcsec for record in records if record.quality])
+    if seeing is not None:
+        figures["median seeing"] = f"{seeing:.2f} arcsec"
+    return figures
+
+
+def report_year(
+    year: int, inventory: Inventory, masters: Masters, records: Sequence[FrameRecord], run: RunContext
+) -> RunSummary:
+    """Write the four reports, the frames file and the schemas; sum the year up."""
+    selection = run.settings.selection
+    folder = run.roots.data / str(year) / run.telescope.name
+    rows = year_rows(records, run.targets, selection.radius_arcmin / 60, selection.merged_radius_deg)
+    files = []
+    for kind, subfolder in _FOLDERS.items():
+        path = folder / subfolder / f"{kind}.json"
+        report_with_artifact(path, kind, rows[kind], f"{year} {run.telescope.name}")
+        files.append(path.relative_to(run.roots.data).as_posix())
+    write_frames(records, folder)
+    write_schemas(run.roots.data / "schemas")
+    failures = (
+        tuple(failure for failure in inventory.unusable)
+        + masters.failures
+        + tuple(failure for record in records for failure in record.failures)
+    )
+    useful = [record for record in records if record.calibrated is not None]
+    return RunSummary(
+        title=f"{year} {run.telescope.name}",
+        n_asked=len(records),
+        n_made=len(useful),
+        n_pending=sum(1 for record in records if record.pending),
+        failures=failures,
+        figures=_figures(inventory, masters, records),
+        files=tuple(files),
+    )
+
+
+def describe_years(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
+    """What reducing the years would do, from the headers alone; writes nothing."""
+    run = RunContext.of(telescope.name, settings)
+    if not run.roots.raw.is_dir():
+        raise UserError(f"no raw frames: {run.roots.raw} is not a folder; give --raw-root (or OHP_RAW_ROOT)")
+    for year in args.years:
+        inventory = take_inventory(run.roots, telescope, [year])
+        _refuse_empty(inventory, year, run)
+        say(f"{year} {telescope.name}: would make, under {run.roots.data / str(year) / telescope.name}")
+        frames = inventory.frames
+        for kind in ("bias", "flat", "science"):
+            counts = Counter((frame.binning, frame.filter or "") for frame in frames if frame.kind == kind)
+            for (binning, filter), count in sorted(counts.items()):
+                product = "reduced frames" if kind == "science" else f"a master {kind}"
+                say(f"  {product:<14} from {count:4d} {filter or 'unfiltered'} {kind} frames, binning {binning}")
+        for failure in inventory.unusable:
+            say(f"  left out: {failure.file}: {failure.reason} -> {failure.remedy}")
+    return STATUS_OK

@@ -1,0 +1,85 @@
+"""All frames of a target group, of all years, to one deep stack a filter on one grid.
+
+python -m flows.stack_target M51
+python -m flows.stack_target M67 M51 --root /data/ohp --combine weighted
+"""
+
+from __future__ import annotations
+
+import sys
+
+from flows._cli import Command
+
+command = Command(
+    "flows.stack_target", __doc__ or "", ("scamp", "selection", "stack", "validation", "photometry", "psf", "catalogs")
+)
+command.parser.add_argument(
+    "groups", nargs="+", metavar="GROUP", help="target group, such as M51; case does not matter"
+)
+if __name__ == "__main__":
+    command.begin()  # --help and mistakes end here, before Prefect's seconds of import
+    from flows._prefect import begin
+
+    command.args.groups = [command.group(name) for name in command.args.groups]
+    begin(command)
+
+from prefect import flow, unmapped
+from prefect.client.schemas.objects import State
+
+from flows._group import align, frames_of_group, group_catalogs, report_group, select
+from flows._progress import RunProgress
+from flows._runner import finish, task_runner
+from flows._stack import finish_filter
+from models.run import RunContext, RunSummary
+from models.settings import Settings
+from models.target import find_target
+from tasks.stacking.tasks import combined_stack, shared_grid
+
+
+@flow(
+    name="stack-target",
+    flow_run_name="stack {group} {telescope}",
+    description=__doc__,
+    task_runner=task_runner(),
+    persist_result=False,
+)
+def stack_target(group: str, telescope: str = "T120", settings: Settings | None = None) -> State[RunSummary]:
+    """Calibrated frames of a group to stacks, weights, PSFs, plots, reports and a page.
+
+    Parameters
+    ----------
+    group
+        A target group of the shipped table or of ``DATA_ROOT/targets.toml``.
+    telescope
+        Name of a telescope profile.
+    settings
+        All settings; by default from the environment and pipeline.toml.
+    """
+    run = RunContext.of(telescope, settings)
+    target = find_target(group, run.targets)
+    with RunProgress(f"stack {target.name} {telescope}", f"stack-{target.name}-{telescope}") as progress:
+        frames = frames_of_group(target, run)
+        catalogs = group_catalogs(target, frames, run, progress)
+        alignment = align(target, frames, catalogs, run, progress)
+        selections = select(target, frames, alignment, catalogs, run, progress)
+        chosen = [selection for selection in selections if selection.chosen]
+        grid = shared_grid(chosen, run.roots, run.telescope, run.settings.stack, target.name) if chosen else None
+
+        stacked = progress.collect(
+            "combine",
+            combined_stack.map(
+                chosen, unmapped(grid), unmapped(run.roots), unmapped(run.telescope), unmapped(run.settings.stack)
+            ),
+        )
+        finished = progress.collect("PSF and validation", finish_filter.map(stacked, unmapped(catalogs), unmapped(run)))
+
+        return finish(report_group(target, frames, catalogs, alignment, selections, finished, run))
+
+
+if __name__ == "__main__":
+    from flows._group import describe_groups
+    from flows._runner import run_all
+
+    if command.args.dry_run:
+        sys.exit(command.run(describe_groups))
+    sys.exit(command.run(lambda args, settings, telescope: run_all(stack_target, args.groups, settings, telescope)))

@@ -1,0 +1,57 @@
+"""What a run did, in numbers and in the words of its failures."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from models.base import Record, Roots
+from models.frame import FrameFailure
+from models.settings import Settings
+from models.target import Target, load_targets
+from models.telescope import Telescope, load_telescope
+
+__all__ = ["RunContext", "RunSummary"]
+
+
+class RunContext(Record):
+    """What every step of a run needs to know."""
+
+    roots: Roots
+    telescope: Telescope
+    targets: dict[str, Target]
+    settings: Settings
+
+    @classmethod
+    def of(cls, telescope: str, settings: Settings | None = None) -> RunContext:
+        """Read profile, targets and (unless given) settings.
+
+        Raises
+        ------
+        TelescopeError, TargetError, ValueError
+            If one of them cannot be read; the message names the file.
+        """
+        settings = settings or Settings()
+        roots = settings.roots
+        return cls(
+            roots=roots,
+            telescope=load_telescope(telescope, roots.data),
+            targets=load_targets(roots.data),
+            settings=settings,
+        )
+
+
+class RunSummary(Record):
+    """Result of a flow."""
+
+    title: str
+    n_asked: int = Field(description="science frames, or stacks, that could have been made")
+    n_made: int
+    n_pending: int = 0
+    failures: tuple[FrameFailure, ...] = ()
+    figures: dict[str, str] = Field(default_factory=dict, description="what a person wants to know, in order")
+    files: tuple[str, ...] = Field((), description="where to look, relative to the data root")
+
+    @property
+    def failed(self) -> bool:
+        """Nothing useful is left: neither made nor pending."""
+        return self.n_made == 0 and self.n_pending == 0

@@ -1,0 +1,31 @@
+"""Catalogue cones. The local store is their cache: only an answer that was understood enters it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import task
+from prefect.tasks import exponential_backoff
+
+from models.base import Roots
+from models.catalog import Cone, StoredCone
+from models.settings import Settings
+from tasks.catalogs import fetch_cone
+from tasks.core.running import is_transient
+
+__all__ = ["catalogue_cone"]
+
+
+@task(
+    name="ask catalogue",
+    task_run_name="ask {catalogue} at {cone.ra:.3f} {cone.dec:+.3f}",
+    tags=["catalogue"],
+    retries=2,
+    retry_delay_seconds=exponential_backoff(backoff_factor=15),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=lambda task, run, state: is_transient(task, run, state),
+    persist_result=False,
+)
+def catalogue_cone(catalogue: Literal["gaia", "ps1"], cone: Cone, roots: Roots, settings: Settings) -> StoredCone:
+    """Rows of a catalogue around a field, from the store or from the services in their order."""
+    return fetch_cone(catalogue, cone, roots, settings)

@@ -1,0 +1,126 @@
+"""One field a target group or pointing, so that a catalogue is asked once a field and not once a frame."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+
+from models.catalog import Cone
+from models.field import Field
+from models.frame import RawFrame
+from models.settings import AstrometrySettings, SelectionSettings
+from models.target import Target, target_by_object
+from models.telescope import Telescope
+from tasks.catalogs import separation
+
+__all__ = ["field_of_target", "order_fields", "plan_fields"]
+
+
+def _half_diagonal_deg(telescope: Telescope) -> float:
+    return float(np.hypot(*telescope.camera.shape) / 2 * telescope.camera.pixel_scale / 3600)
+
+
+def _extent_deg(target: Target, selection: SelectionSettings) -> float:
+    """How far from the group's centre the centres of its frames may lie."""
+    return selection.merged_radius_deg if target.merged else selection.radius_arcmin / 60
+
+
+def field_of_target(
+    target: Target, telescope: Telescope, astrometry: AstrometrySettings, selection: SelectionSettings
+) -> Field:
+    """The field of a target group: wide enough for every frame of it, and for headers that are off."""
+    radius = _half_diagonal_deg(telescope) + astrometry.cone_margin_deg + _extent_deg(target, selection)
+    return Field(name=target.name, cone=Cone(ra=target.ra, dec=target.dec, radius=round(radius, 3)))
+
+
+def _target_near(
+    frame: RawFrame, targets: Mapping[str, Target], astrometry: AstrometrySettings, selection: SelectionSettings
+) -> Target | None:
+    if frame.ra is None or frame.dec is None:
+        return None
+    near = [
+        (float(separation(frame.ra, frame.dec, target.ra, target.dec)), target.name)
+        for target in targets.values()
+        if abs(target.dec - frame.dec) < 2
+    ]
+    within = [
+        (apart, name)
+        for apart, name in near
+        if apart <= astrometry.cone_margin_deg + _extent_deg(targets[name], selection)
+    ]
+    return targets[min(within)[1]] if within else None
+
+
+def _coordinate_name(ra: float, dec: float) -> str:
+    position = SkyCoord(ra * u.deg, dec * u.deg)
+    hours = position.ra.to_string(unit=u.hourangle, sep="", precision=0, pad=True)[:4]
+    degrees = position.dec.to_string(unit=u.deg, sep="", precision=0, alwayssign=True, pad=True)[:5]
+    return f"J{hours}{degrees}"
+
+
+def plan_fields(
+    frames: Sequence[RawFrame],
+    targets: Mapping[str, Target],
+    telescope: Telescope,
+    astrometry: AstrometrySettings,
+    selection: SelectionSettings,
+) -> tuple[Field, ...]:
+    """Fields that cover what the headers' positions and objects of science frames say.
+
+    A header position near a target group, or an OBJECT that names one, gives the group's field; other
+    positions are gathered into fields of their own (greedily, the first of a heap is its centre). Frames
+    that say nothing give no field: they are searched in all of them.
+
+    Returns
+    -------
+    tuple of Field
+        Most frames first.
+    """
+    count: Counter[str] = Counter()
+    fields: dict[str, Field] = {}
+    loose: list[RawFrame] = []
+    for frame in frames:
+        found = {
+            target.name: target
+            for target in (
+                _target_near(frame, targets, astrometry, selection),
+                target_by_object(frame.object, dict(targets)),
+            )
+            if target is not None
+        }
+        for name, target in found.items():
+            fields.setdefault(name, field_of_target(target, telescope, astrometry, selection))
+            count[name] += 1
+        if not found and frame.ra is not None and frame.dec is not None:
+            loose.append(frame)
+    for frame in loose:
+        assert frame.ra is not None
+        assert frame.dec is not None
+        for field in fields.values():
+            if separation(frame.ra, frame.dec, field.cone.ra, field.cone.dec) < astrometry.cone_margin_deg:
+                count[field.name] += 1
+                break
+        else:
+            name = _coordinate_name(frame.ra, frame.dec)
+            radius = round(_half_diagonal_deg(telescope) + 2 * astrometry.cone_margin_deg, 3)
+            fields[name] = Field(name=name, cone=Cone(ra=round(frame.ra, 4), dec=round(frame.dec, 4), radius=radius))
+            count[name] += 1
+    return tuple(fields[name] for name, _ in sorted(count.items(), key=lambda item: (-item[1], item[0])))
+
+
+def order_fields(frame: RawFrame, fields: Sequence[Field], targets: Mapping[str, Target], most: int = 5) -> list[Field]:
+    """The fields in which to look for a frame: the header's, then the name's, then the busiest of the rest."""
+
+    def rank(field: Field) -> tuple[int, float]:
+        if frame.ra is not None and frame.dec is not None:
+            apart = float(separation(frame.ra, frame.dec, field.cone.ra, field.cone.dec))
+            if apart <= field.cone.radius:
+                return 0, apart
+        named = target_by_object(frame.object, dict(targets))
+        return (1, 0.0) if named is not None and named.name == field.name else (2, float(fields.index(field)))
+
+    return sorted(fields, key=rank)[:most]

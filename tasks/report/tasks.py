@@ -1,0 +1,61 @@
+"""The last step of a frame, and reports with their artifacts in the Prefect interface."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_table_artifact
+
+from models.base import FileRef, Record, Roots
+from models.frame import FrameFailure, FrameRecord
+from tasks.core.cache import ByContent
+from tasks.core.running import settled
+from tasks.report import publish_frame, write_report
+
+__all__ = ["published_frame", "report_with_artifact", "show_picture"]
+
+_log = logging.getLogger("ohp.report")
+_MOST_ROWS = 300
+_LARGEST_PICTURE = 400_000
+
+
+def _key(text: str) -> str:
+    """An artifact key: lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+@task(
+    name="publish",
+    task_run_name="publish {record.raw.night} {record.raw.name}",
+    tags=["report"],
+    cache_policy=ByContent(code=[publish_frame]),
+    persist_result=True,
+)
+def published_frame(record: FrameRecord, roots: Roots) -> FileRef | FrameFailure:
+    """The reduced FITS file with all its keywords."""
+    return settled(record.raw.path, publish_frame, record, roots)
+
+
+@task(name="report", task_run_name="report {kind} {title}", tags=["report"], persist_result=False)
+def report_with_artifact(path: Path, kind: str, rows: Sequence[Record], title: str) -> None:
+    """Write a report file and show it as a table artifact."""
+    write_report(path, kind, rows)
+    table = [{key: str(value) for key, value in row.model_dump(mode="json").items()} for row in rows[:_MOST_ROWS]]
+    more = f" (the first {_MOST_ROWS} of {len(rows)} rows)" if len(rows) > _MOST_ROWS else ""
+    create_table_artifact(table, key=_key(f"{kind}-{title}"), description=f"{kind}, {title}{more}: {path}")
+
+
+@task(name="picture", task_run_name="picture {title}", tags=["report"], persist_result=False)
+def show_picture(path: Path, title: str) -> None:
+    """Show a plot as an image artifact; a large one as a link to its file."""
+    content = path.read_bytes()
+    if len(content) <= _LARGEST_PICTURE:
+        url = "data:image/png;base64," + base64.b64encode(content).decode()
+        create_image_artifact(url, key=_key(title), description=str(path))
+    else:
+        create_link_artifact(path.as_uri(), key=_key(title), description=f"{title} ({len(content) // 1000} kB)")

@@ -1,0 +1,164 @@
+"""Scale, select, combine: each filter of a group on its own, on the grid they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from models.base import FileRef, Roots
+from models.catalog import StoredCone
+from models.frame import FrameFailure, Rejected
+from models.settings import PhotometrySettings, SelectionSettings, StackSettings
+from models.stack import AlignedFrame, Grid, Selection, Stack, StackPsf, StackValidation
+from models.target import Target
+from models.telescope import Telescope
+from tasks.core.cache import ByContent
+from tasks.core.pool import in_pool
+from tasks.core.running import settled
+from tasks.stacking import (
+    combine,
+    common_grid,
+    depth,
+    finish_stack,
+    plot_rgb,
+    plot_stack,
+    relative_zero_points,
+    select_frames,
+)
+
+__all__ = [
+    "colour_picture",
+    "combined_stack",
+    "finished_stack",
+    "selected_frames",
+    "shared_grid",
+    "stack_picture",
+]
+
+
+def _scale_and_select(
+    target: Target,
+    filter: str,
+    aligned: Sequence[AlignedFrame],
+    rejected: Sequence[Rejected],
+    centre: tuple[float, float] | None,
+    ps1: StoredCone | None,
+    roots: Roots,
+    telescope: Telescope,
+    photometry: PhotometrySettings,
+    selection: SelectionSettings,
+    zero_point: float,
+) -> Selection:
+    scaling = relative_zero_points(aligned, ps1, roots, telescope, photometry, zero_point)
+    return select_frames(target, filter, scaling, rejected, roots, telescope, selection, centre)
+
+
+@task(
+    name="select frames",
+    task_run_name="select {target.name} {filter}",
+    tags=["stacking"],
+    cache_policy=ByContent(code=[relative_zero_points, select_frames]),
+    persist_result=True,
+)
+def selected_frames(
+    target: Target,
+    filter: str,
+    aligned: Sequence[AlignedFrame],
+    rejected: Sequence[Rejected],
+    centre: tuple[float, float] | None,
+    ps1: StoredCone | None,
+    roots: Roots,
+    telescope: Telescope,
+    photometry: PhotometrySettings,
+    selection: SelectionSettings,
+    zero_point: float,
+) -> Selection | FrameFailure:
+    """Relative zero points from common stars, then the cuts; every frame left out has its reason."""
+    return settled(
+        f"{target.name}_{filter}",
+        _scale_and_select,
+        target,
+        filter,
+        aligned,
+        rejected,
+        centre,
+        ps1,
+        roots,
+        telescope,
+        photometry,
+        selection,
+        zero_point,
+    )
+
+
+@task(
+    name="grid",
+    task_run_name="grid {group}",
+    tags=["stacking"],
+    cache_policy=ByContent(code=[common_grid], ignore=["group"]),
+    persist_result=True,
+)
+def shared_grid(
+    selections: Sequence[Selection], roots: Roots, telescope: Telescope, settings: StackSettings, group: str
+) -> Grid | FrameFailure:
+    """The grid of all filters of a group."""
+    return settled(group, common_grid, selections, roots, telescope, settings)
+
+
+@task(
+    name="combine",
+    task_run_name="SWarp {selection.group} {selection.filter}",
+    tags=["stacking"],
+    cache_policy=ByContent(code=[combine], tools=["SWarp"]),
+    persist_result=True,
+)
+def combined_stack(
+    selection: Selection, grid: Grid, roots: Roots, telescope: Telescope, settings: StackSettings
+) -> Stack | FrameFailure:
+    """Image and weight of one filter."""
+    return settled(f"{selection.group}_{selection.filter}", combine, selection, grid, roots, telescope, settings)
+
+
+def _measure_and_finish(
+    stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots, zero_point: float
+) -> Stack:
+    return finish_stack(stack, psf, validation, roots, depth(stack, psf, roots, zero_point))
+
+
+@task(
+    name="finish stack",
+    task_run_name="finish {stack.group} {stack.filter}",
+    tags=["stacking"],
+    cache_policy=ByContent(code=[finish_stack, depth]),
+    persist_result=True,
+)
+def finished_stack(
+    stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots, zero_point: float
+) -> Stack:
+    """The stack as people get it: PSF, depth and validation in its header."""
+    return in_pool(_measure_and_finish, stack, psf, validation, roots, zero_point)
+
+
+@task(
+    name="picture of stack",
+    task_run_name="picture {stack.group} {stack.filter}",
+    tags=["stacking"],
+    cache_policy=ByContent(code=[plot_stack]),
+    persist_result=True,
+)
+def stack_picture(stack: Stack, roots: Roots) -> FileRef:
+    """The stack as a person looks at it."""
+    return in_pool(plot_stack, stack, roots)
+
+
+@task(
+    name="colour picture",
+    task_run_name="colour picture of {group}",
+    tags=["stacking"],
+    cache_policy=ByContent(code=[plot_rgb], ignore=["group"]),
+    persist_result=True,
+)
+def colour_picture(stacks: Sequence[Stack], roots: Roots, group: str) -> FileRef | None:
+    """Three bands in colour; None where there are fewer."""
+    return in_pool(plot_rgb, stacks, roots)

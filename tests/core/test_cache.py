@@ -1,0 +1,69 @@
+"""Cache keys: contents and code, not places, times or comments."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from models.base import FileRef
+from tasks.core import cache
+from tasks.core.cache import code_digest, products_in
+
+
+def test_a_path_is_no_key():
+    from pathlib import Path
+
+    with pytest.raises(TypeError, match="pass a model, a FileRef"):
+        cache._canonical(Path("/x"))
+
+
+def test_a_file_counts_by_its_content():
+    one = FileRef(path="a/x.fits", digest="1" * 64)
+    moved = FileRef(path="b/y.fits", digest="1" * 64)
+    other = FileRef(path="a/x.fits", digest="2" * 64)
+    assert cache._canonical({"f": [one]}) == cache._canonical({"f": [moved]})
+    assert cache._canonical({"f": [one]}) != cache._canonical({"f": [other]})
+    assert cache._canonical(datetime(2025, 3, 17, tzinfo=UTC)) == "2025-03-17T00:00:00+00:00"
+
+
+def test_products_are_found_wherever_they_are():
+    one, two = FileRef(path="x", digest="1" * 64), FileRef(path="y", digest="2" * 64)
+    assert list(products_in({"a": [one, (two, None)], "b": 3})) == [one, two]
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module `tasks.invented` whose source a test can change."""
+    source = tmp_path / "invented.py"
+    real = importlib.util.find_spec
+
+    def find_spec(name, *args):
+        if name == "tasks.invented":
+            return importlib.util.spec_from_file_location(name, source)
+        return real(name, *args)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.delitem(sys.modules, "tasks.invented", raising=False)
+
+    def digest(text: str) -> str:
+        source.write_text(text)
+        code_digest.cache_clear()
+        return code_digest("tasks.invented")
+
+    yield digest
+    code_digest.cache_clear()
+
+
+def test_what_code_says_of_itself_is_not_what_it_does(module):
+    plain = module("def f(x):\n    return x + 1\n")
+    assert module('"""Doc."""\n\ndef f(x):\n    """Add."""\n    return x + 1  # one\n') == plain
+    assert module("def f(x):\n    return x + 2\n") != plain
+
+
+def test_code_that_it_imports_counts(module):
+    alone = module("def f(x):\n    return x\n")
+    with_units = module("from tasks.core.fitsio import write_fits\n\ndef f(x):\n    return x\n")
+    assert alone != with_units

@@ -1,0 +1,135 @@
+"""Files appear whole or not at all; digests see contents and nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.base import FileRef, Roots
+from tasks.core.files import digest_file, digest_pixels, is_current, ref, safe_name, write_json, writing
+from tasks.core.fitsio import write_fits
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> Roots:
+    return Roots(data=tmp_path / "data", raw=tmp_path / "raw")
+
+
+def test_a_failed_writer_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "product.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), writing(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise RuntimeError("the disk is full")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["product.txt"]
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "product.txt"
+    path.write_text("old")
+    with writing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_json_refuses_what_json_cannot_say(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "x.json", {"zp": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.text())
+def test_any_text_becomes_a_harmless_name(text):
+    name = safe_name(text)
+    assert name
+    assert len(name) <= 100
+    assert name[0].isalnum()
+    assert set(name) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
+    assert Path(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("M67_-0003r60", "M67_-0003r60"),
+        ("Coma Cote-0017G", "Coma_Cote-0017G"),
+        ("../../etc/passwd", "etc_passwd"),
+        ("Nébuleuse de la chouette", "Nebuleuse_de_la_chouette"),
+        ("-rf", "rf"),
+        ("\x00", "unnamed"),
+    ],
+)
+def test_names_stay_readable(text, name):
+    assert safe_name(text) == name
+
+
+def test_a_digest_follows_contents_not_times(roots):
+    path = roots.data / "a.bin"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"one")
+    first = digest_file(path, roots)
+    os.utime(path, (1, 1))
+    assert digest_file(path, roots) == first
+    path.write_bytes(b"two")
+    os.utime(path, (1, 1))
+    assert digest_file(path, roots) != first
+
+
+def _frame(path: Path, value: float = 1.0, **cards: object) -> None:
+    hdu = fits.PrimaryHDU(np.full((4, 4), value, np.float32))
+    for keyword, card in cards.items():
+        hdu.header[keyword] = card
+    write_fits(path, [hdu, fits.ImageHDU(np.zeros((4, 4), np.uint8), name="MASK")])
+
+
+def test_later_keywords_leave_the_pixel_digest_alone(roots):
+    path = roots.data / "frame.fits"
+    _frame(path, EXPTIME=60.0)
+    before = digest_pixels(path)
+    _frame(path, EXPTIME=60.0, PHOTZP=23.1, CRVAL1=12.0, A_2_0=1e-7, QCFLAG="OK", PROCDATE="2025-01-01")
+    assert digest_pixels(path) == before
+
+
+@pytest.mark.parametrize("changed", [{"value": 2.0}, {"EXPTIME": 61.0}, {"BIASCORR": "NONE"}])
+def test_a_pixel_or_a_card_of_the_reduction_changes_it(roots, changed):
+    path = roots.data / "frame.fits"
+    _frame(path, EXPTIME=60.0)
+    before = digest_pixels(path)
+    _frame(path, **({"EXPTIME": 60.0} | changed))
+    assert digest_pixels(path) != before
+
+
+def test_the_undated_digest_forgets_dates_only(roots):
+    path = roots.data / "frame.fits"
+    _frame(path, PROCDATE="2025-01-01", PHOTZP=23.0)
+    before = ref(path, roots, scope="undated")
+    _frame(path, PROCDATE="2026-01-01", PHOTZP=23.0)
+    assert ref(path, roots, scope="undated") == before
+    _frame(path, PROCDATE="2026-01-01", PHOTZP=23.1)
+    assert not is_current(before, roots)
+
+
+def test_a_product_is_current_while_its_content_is(roots):
+    path = roots.data / "a.bin"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"content")
+    product = ref(path, roots)
+    assert is_current(product, roots)
+    path.write_bytes(b"Content")
+    assert not is_current(product, roots)
+    path.unlink()
+    assert not is_current(product, roots)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../b", "", "a\0b"])
+def test_a_product_lies_inside_its_root(path):
+    with pytest.raises(ValueError, match="not a path inside its root"):
+        FileRef(path=path, digest="0" * 64)
