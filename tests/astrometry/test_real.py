@@ -29,7 +29,7 @@ def test_hat_p_32_is_where_it_is(shared: Path, tmp_path: Path) -> None:
         pytest.skip("astrometry-data-tycho2 is not installed")
     raw_root = tmp_path / "raw"
     raw_root.mkdir()
-    for path in sorted((shared / "real" / "hatp32").glob("*.FITS"))[:13:6]:
+    for path in sorted((shared / "real" / "hatp32").glob("*.FITS"))[:13:12]:
         shutil.copy(path, raw_root)
     roots = Roots(data=tmp_path / "data", raw=raw_root)
     telescope = install("MICRO", roots.data)
@@ -58,5 +58,5 @@ def test_hat_p_32_is_where_it_is(shared: Path, tmp_path: Path) -> None:
         far = Cone(ra=(raw.ra + 40) % 360, dec=raw.dec, radius=1.0)
         with pytest.raises(StageError, match="no match"):
             solve_frame(measured, far, index, None, roots, telescope, hasty)
-    assert len(scales) == 3
+    assert len(scales) == 2
     assert np.ptp(scales) < 0.003 * 5.17
