@@ -25,7 +25,7 @@ from models.stack import Stack, StackPsf, stack_paths
 from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.files import ref
-from tasks.core.tools import scratch
+from tasks.core.tools import ToolFailedError, ToolMissingError, scratch
 from tasks.photometry import growth_curve, prepare_image
 from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, mesh_px, read_objects
 from tasks.psf.frame import candidates, fwhm_range
@@ -251,6 +251,8 @@ def _model(
         rows, columns = np.nonzero(~bad)
         x, y = (columns.min() + columns.max()) / 2 + 1, (rows.min() + rows.max()) / 2 + 1
         return evaluate_psf(result.file, x, y), result.n_accepted, result.chi2, f"PSFEx degree {result.degree}"
+    except (ToolMissingError, ToolFailedError):
+        raise  # nothing to do with the stars
     except StageError as refused:
         stamps = _stamps(image, bad, stars, settings.size_px + 4, _CURVE_STARS)
         if not stamps:
