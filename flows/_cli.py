@@ -188,7 +188,7 @@ class Command:
         self, body: Callable[[argparse.Namespace, Settings, Telescope], int], arguments: Sequence[str] | None = None
     ) -> int:
         """Run `body`, after `begin` unless that was called before; return the exit status."""
-        if self.args is None:
+        if self.args is None or arguments is not None:
             self.begin(arguments)
         return self._guarded(lambda: body(self.args, self.settings, self.telescope))
 

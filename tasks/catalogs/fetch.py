@@ -78,6 +78,8 @@ def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Setting
             f"PS1 ends at declination {PS1_SOUTH_DEG:+.0f} deg and has nothing for {where}",
             "calibrate this field with another catalogue: import it with PS1's column names",
         )
+    if catalogue == "ps1" and cone.dec - cone.radius < PS1_SOUTH_DEG:
+        _log.warning("PS1 ends at declination %+.0f deg: the southern part of %s is empty", PS1_SOUTH_DEG, where)
     by_hand = f"python -m flows.import_catalog {catalogue} FILE"
     if settings.catalog_mode == "offline":
         raise TransientError(

@@ -154,6 +154,7 @@ class TapService(Service):
         return Answer(table, query, GAIA.release)
 
     def _run(self, query: str) -> bytes:
+        import requests
         from astroquery.utils.tap.conn.tapconn import TapConn
         from astroquery.utils.tap.core import Tap
 
@@ -176,7 +177,10 @@ class TapService(Service):
                 return file.read_bytes()
             finally:
                 file.unlink(missing_ok=True)
-        job = tap.launch_job_async(query, maxrec=maxrec, background=True)
+        try:
+            job = tap.launch_job_async(query, maxrec=maxrec, background=True)
+        except requests.exceptions.HTTPError as error:  # astroquery's word for anything but "303 See Other"
+            raise MalformedAnswerError(f"the service did not start a job (it said {error})") from error
         self._wait(connection, job)
         return bytes(connection.execute_tapget(f"async/{job.jobid}/results/result").read())
 

@@ -123,10 +123,6 @@ class GuardedAdapter(HTTPAdapter):
                 raise MalformedAnswerError(f"the answer is longer than {self._max_bytes} bytes")
             if time.monotonic() > deadline:
                 raise BusyError(f"the answer did not end within {_PATIENCE * self._silence_s:g} s")
-        declared = response.headers.get("Content-Length", "")
-        encoded = response.headers.get("Content-Encoding")
-        if not encoded and declared.isdigit() and size < int(declared):
-            raise BusyError(f"connection lost after {size} of {declared} bytes")
         return b"".join(parts)
 
 

@@ -127,10 +127,10 @@ def parse_votable(content: bytes, limit: int, need_status: bool = True) -> Table
     infos = [*document.infos, *_infos(document.resources)]
     said = [(info.name or "", info.value or "", info.content or "") for info in infos]
     statuses = [(value.strip().upper(), text.strip()) for name, value, text in said if name.upper() == "QUERY_STATUS"]
-    errors = [text or "without a word" for value, text in statuses if value == "ERROR"]
-    errors += [(value or text).strip() for name, value, text in said if name.strip().lower() == "error"]
+    errors = [(value or text).strip() for name, value, text in said if name.strip().lower() == "error"]
+    errors += [text or "without a word" for value, text in statuses if value == "ERROR"]
     if errors:
-        raise _service_error(" ".join(" ".join(errors).split()))
+        raise _service_error(" ".join(" ".join(dict.fromkeys(errors)).split()))
     for name, value, text in said:
         if name.strip().lower() == "warning" and "truncat" in f"{value} {text}".lower():
             raise TruncatedAnswerError(f"the service cut its answer: {(value or text)[:200]}")

@@ -70,31 +70,35 @@ def dark_rate(seed: int, size: int) -> Array:
     return _pixels(seed, size)[1]
 
 
-def _dust(rng: np.random.Generator, size: int, n: int, x: Array, y: Array) -> Array:
-    shade = np.ones((size, size))
+def _add_dust(shade: Array, rng: np.random.Generator, n: int) -> None:
+    # Out-of-focus specks: the shadow of a ring, the mirror's central obstruction in its middle.
+    size = shade.shape[0]
     for _ in range(n):
         x0, y0 = rng.uniform(0, size, 2)
-        outer = rng.uniform(18, 42)
+        outer, depth = rng.uniform(18, 42), rng.uniform(0.015, 0.06)
+        reach = int(1.8 * outer) + 1
+        box = tuple(slice(max(0, int(c) - reach), min(size, int(c) + reach + 1)) for c in (y0, x0))
+        y, x = np.mgrid[box]
         r = np.hypot(x - x0, y - y0) / outer
-        ring = expit((1 - r) * 18) - 0.75 * expit((0.45 - r) * 18)
-        shade *= 1 - rng.uniform(0.015, 0.06) * ring
-    return shade
+        shade[box] *= 1 - depth * (expit((1 - r) * 18) - 0.75 * expit((0.45 - r) * 18))
 
 
 @functools.lru_cache(maxsize=8)
 def response(seed: int, size: int, year: int, band: str) -> Array:
     """What a flat of the year and filter sees, median 1: a star sees it divided by the relative pixel area.
 
-    Vignetting and dust of the year (window) and of the filter, fringes of nothing, and the chip's pixels.
+    Vignetting and dust of the year (window), dust of the filter, and the chip's pixels.
     """
     rng = rng_for(seed, "flat", size, year)
     y, x = np.mgrid[0:size, 0:size].astype(float)
     cx, cy = size / 2 + rng.normal(0, 0.03 * size, 2)
     r2 = ((x - cx) ** 2 + (y - cy) ** 2) / (size / np.sqrt(2)) ** 2
-    shade = (1 - 0.10 * r2 - 0.04 * r2**2) * _dust(rng, size, 9, x, y)
+    shade = 1 - 0.10 * r2 - 0.04 * r2**2
+    _add_dust(shade, rng, 9)
     own = rng_for(seed, "flat", size, year, band)
     tilt = own.normal(0, 0.006, 2)
-    shade = shade * _dust(own, size, 4, x, y) * (1 + tilt[0] * (x / size - 0.5) + tilt[1] * (y / size - 0.5))
+    shade *= 1 + tilt[0] * (x / size - 0.5) + tilt[1] * (y / size - 0.5)
+    _add_dust(shade, own, 4)
     result: Array = shade * _pixels(seed, size)[0] * (1 + 0.002 * own.normal(size=(size, size)))
     return result / np.median(result)
 

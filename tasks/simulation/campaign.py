@@ -99,15 +99,20 @@ def simulate_campaign(
         before = known.get(shot.path)
         path = roots.raw / shot.path
         fits_before = before is not None and path.is_file() and digest_file(path) == before.sha256
-        frame = before if before is not None and fits_before else in_pool(expose, shot, options, roots.raw)
+        if before is not None and fits_before:
+            frame = before
+        elif workers == 1:
+            frame = expose(shot, options, roots.raw)
+        else:
+            frame = in_pool(expose, shot, options, roots.raw)
         progress()
         return frame, fits_before
 
+    # Neighbours share a response and a sky: sorted by what a process can keep.
+    order = sorted(range(len(shots)), key=lambda k: (shots[k].year, shots[k].filter or "", shots[k].path))
     configure_pool(workers)
     try:
         with ThreadPoolExecutor(workers) as threads:
-            # Neighbours share a response and a sky: sorted by what a process can keep.
-            order = sorted(range(len(shots)), key=lambda k: (shots[k].year, shots[k].filter or "", shots[k].path))
             done = dict(zip(order, threads.map(take, [shots[k] for k in order]), strict=True))
     finally:
         stop_pool()
@@ -137,7 +142,11 @@ def _claim(roots: Roots, options: SimulationOptions, shots: list[Shot]) -> dict[
         raise UserError(
             f"{roots.raw} holds files that are not of this campaign, such as {strangers[0]}; move them away"
         )
-    write_json(mark, wanted)
+    try:
+        roots.raw.mkdir(parents=True, exist_ok=True)
+        write_json(mark, wanted)
+    except OSError as error:
+        raise UserError(f"cannot write under {roots.data} ({error.strerror}); give another --root") from error
     truth = roots.data / "truth.json"
     if not truth.is_file():
         return {}

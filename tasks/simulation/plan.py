@@ -28,6 +28,7 @@ _EXPOSURES = {
 }  # fmt: skip
 _FLAT_SECONDS = {"B": 8.0, "V": 4.0, "R": 3.0, "g": 5.0, "r": 3.0, "i": 4.0, "Ha": 20.0}
 _TRUE_SCALE = 0.770
+_LARGEST_AIRMASS = 2.1
 
 
 class Shot(Record):
@@ -93,6 +94,17 @@ def _first_light(field: str, night: str) -> datetime:
     _, _, hour = altitude_azimuth(target.ra, target.dec, when)
     wait = ((wanted - hour) % 360.0) / 15.041
     return when + timedelta(hours=wait if wait < 9 else 0.0)
+
+
+def _when(field: str, night: str, exptime: float, clock: dict[str, datetime]) -> tuple[str, datetime]:
+    # The next moment the camera is free and the field well up; when the night is full, one of the nights after it.
+    while True:
+        start = max(_first_light(field, night), clock.get(night, _evening(night)))
+        end = start + timedelta(seconds=exptime + 30)
+        low = _airmass(altitude_azimuth(FIELDS[field].ra, FIELDS[field].dec, end)[0]) > _LARGEST_AIRMASS
+        if not low and end < _evening(night) + timedelta(hours=28):
+            return night, start
+        night = f"{_evening(night) + timedelta(days=1):%Y%m%d}"
 
 
 def _wcs(options: SimulationOptions, year: int, path: str, centre: tuple[float, float]) -> TrueWcs:
@@ -178,10 +190,8 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
                 continue
             spelling, tag = habit.filters[band]
             for k in range(options.frames):
-                night = habit.nights[k * len(habit.nights) // options.frames]
                 exptime = float(_EXPOSURES[field][band][k % 3])
-                key = f"{night}{field}"
-                start = clock.get(key) or max(_first_light(field, night), clock.get(night, _evening(night)))
+                night, start = _when(field, habit.nights[k * len(habit.nights) // options.frames], exptime, clock)
                 name = habit.objects[field].format(exp=f"{exptime:g}")
                 n = numbers[night, field, tag] = numbers.get((night, field, tag), 0) + 1
                 date = f"{night[:4]}-{night[4:6]}-{night[6:]}"
@@ -205,7 +215,7 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
                 if not has_position:
                     shot = shot.model_copy(update={"pointing": None, "header_offset": None})
                 shots.append(shot)
-                clock[key] = clock[night] = start + timedelta(seconds=exptime)
+                clock[night] = start + timedelta(seconds=exptime)
     return shots
 
 

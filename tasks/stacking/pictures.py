@@ -169,7 +169,8 @@ def plot_rgb(stacks: Sequence[Stack], roots: Roots) -> FileRef | None:
         channels = [channel * np.float32(np.median(channels[1][star] / channel[star])) for channel in channels]
     noise = max(_sky(channel, covered)[1] for channel in channels)
     channels = [np.where(covered, channel, -2.0 * noise) for channel in channels]
-    image = make_lupton_rgb(*channels, minimum=-2.0 * noise, stretch=15.0 * noise, Q=8)
+    with np.errstate(invalid="ignore", divide="ignore"):  # it divides by the intensity before it looks where that is 0
+        image = make_lupton_rgb(*channels, minimum=-2.0 * noise, stretch=15.0 * noise, Q=8)
     first = by_filter[bands[1]]
     figure = _figure(image.shape)
     title = f"{first.group}    red {bands[0]}, green {bands[1]}, blue {bands[2]}"

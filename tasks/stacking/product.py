@@ -85,8 +85,10 @@ def stack_header(
         Level up to which every frame is linear, in the stack's units.
     """
     header = _identity(selection, len(frames), grid, telescope, settings.combine)
+    place = "TELESCOP"
     for key, value, comment in _photometry(frames, settings):
-        header.set(key, value, comment, before="NCOMBINE")
+        _set(header, key, value, comment, place)
+        place = key
     raws = [frame.aligned.frame.raw for frame in frames]
     start = min(raw.date_obs for raw in raws)
     end = max(raw.date_obs + timedelta(seconds=raw.exptime) for raw in raws)
@@ -133,12 +135,18 @@ def _measured(
         if validation.zp_rms is not None:
             cards.append(("PHOTRMS", round(validation.zp_rms, 5), "[mag] rms of the ZP validation"))
         if validation.zp_offset is not None:
-            cards.append(("PHOTOFF", round(validation.zp_offset, 5), "[mag] measured zero point - PHOTZP"))
+            cards.append(("PHOTOFF", round(validation.zp_offset, 5), "[mag] the magnitudes are too faint by this"))
         if not validation.validated and validation.reason:
             cards.append(("PHOTWHY", _ascii(validation.reason), "why not validated"))
     if depth_5sigma is not None:
         cards.append(("DEPTH5S", round(depth_5sigma, 4), "[mag] 5 sigma, point source, 2 FWHM aperture"))
     return cards
+
+
+def _set(header: fits.Header, key: str, value: object, comment: str, after: str) -> None:
+    """Insert a card; a text that fills its card has no comment (astropy would cut it with a warning)."""
+    text = isinstance(value, str) and len(value) + len(comment) > 62
+    header.set(key, value, "" if text else comment, after=after)
 
 
 def _ascii(text: str) -> str:
@@ -157,7 +165,7 @@ def _republish(source: Path, target: Path, cards: Sequence[tuple[str, object, st
         header.remove(key, ignore_missing=True)
     place = after
     for key, value, comment in cards:
-        header.set(key, value, comment, after=place)
+        _set(header, key, value, comment, place)
         place = key
     write_fits(target, [fits.PrimaryHDU(data, header)])
 

@@ -19,7 +19,7 @@ from models.telescope import Telescope
 from tasks.calibration import read_reduced
 from tasks.catalogs import read_cone
 from tasks.core.errors import StageError
-from tasks.photometry import frame_fwhm_px
+from tasks.photometry import PS1Stars, fit_zero_point, frame_fwhm_px, ps1_stars
 from tasks.quality import read_sources
 from tasks.stacking.area import mean_area, solid_angle
 from tasks.stacking.grid import unit_vectors
@@ -137,10 +137,7 @@ def relative_zero_points(
                 source[member] = "common stars, tied to PS1"
         elif anchors is not None and (offset := _anchor(own, solution, anchors, settings)) is not None:
             zp[members] = solution.zp + offset[0]
-            notes.append(
-                f"absolute scale from {offset[2]} continuum stars in {anchors.text}, +- {offset[1]:.3f} mag: "
-                "a line's flux needs the filter's own response"
-            )
+            notes.append(offset[1])
             for member in members:
                 source[member] = f"common stars, tied to {anchors.text} of continuum stars"
         else:
@@ -290,8 +287,9 @@ def _odd_ones(members: IntArray, frames: Sequence[AlignedFrame], zp: FloatArray)
 
 @dataclass(frozen=True)
 class _Anchors:
-    direction: FloatArray
-    magnitude: FloatArray
+    """PS1 stars whose continuum a narrow band shares."""
+
+    stars: PS1Stars
     text: str
 
 
@@ -306,27 +304,36 @@ def _continuum_stars(
         raise StageError("scaling", str(error.args[0]), "add the filter to the telescope's profile") from error
     if broad is None or broad.ps1 is None or ps1 is None:
         return None
-    table = read_cone(ps1, roots)
-    psf = np.asarray(np.ma.filled(table[f"{broad.ps1}MeanPSFMag"], np.nan), float)
-    kron = np.asarray(np.ma.filled(table[f"{broad.ps1}MeanKronMag"], np.nan), float)
+    stars = ps1_stars(read_cone(ps1, roots), broad, settings.max_psf_kron)
     with np.errstate(invalid="ignore"):
-        fit = (psf > settings.bright_mag) & (psf < settings.faint_mag) & (np.abs(psf - kron) < settings.max_psf_kron)
-    if not fit.any():
-        return None
-    vectors = unit_vectors(np.asarray(table["raMean"], float)[fit], np.asarray(table["decMean"], float)[fit])
-    return _Anchors(direction=vectors, magnitude=psf[fit], text=f"PS1 {broad.ps1}")
+        fit = np.flatnonzero(stars.star & (stars.mag > settings.bright_mag) & (stars.mag < settings.faint_mag))
+    return _Anchors(stars=stars.take(fit), text=f"PS1 {broad.ps1}") if len(fit) else None
 
 
 def _anchor(
     own: _Observations, solution: RelativeSolution, anchors: _Anchors, settings: PhotometrySettings
-) -> tuple[float, float, int] | None:
-    """Constant, its error and the number of stars from catalogue magnitudes of the stars themselves."""
-    distance, nearest = cKDTree(anchors.direction).query(
-        own.direction, distance_upper_bound=settings.match_arcsec * _RADIANS
-    )
+) -> tuple[float, str] | None:
+    """Constant that takes a narrow band's magnitudes to those of its continuum, and how it was found.
+
+    Fitted like a broad band's zero point: for stars of PS1 colour 0, with a colour term where the stars allow.
+    """
+    directions = unit_vectors(np.asarray(anchors.stars.ra, float), np.asarray(anchors.stars.dec, float))
+    distance, nearest = cKDTree(directions).query(own.direction, distance_upper_bound=settings.match_arcsec * _RADIANS)
     matched = np.flatnonzero(np.isfinite(distance))
     if len(matched) < settings.min_stars:
         return None
-    difference = anchors.magnitude[nearest[matched]] - solution.magnitude[matched]
-    offset, error = huber_location(difference, np.hypot(solution.magnitude_err[matched], 0.03))
-    return offset, error, len(matched)
+    stars = anchors.stars.take(nearest[matched])
+    fit = fit_zero_point(
+        stars.mag - solution.magnitude[matched],
+        np.hypot(stars.mag_err, solution.magnitude_err[matched]),
+        stars.colour,
+        clip_sigma=settings.clip_sigma,
+        iterations=settings.clip_iterations,
+    )
+    used = int(np.count_nonzero(fit.used))
+    if used < settings.min_stars:
+        return None
+    return fit.zp, (
+        f"absolute scale from {used} continuum stars in {anchors.text}, +- {fit.err:.3f} mag, colour term "
+        f"{fit.colour_term:+.3f} ({fit.colour_source}): a line's flux needs the filter's own response"
+    )

@@ -10,7 +10,7 @@ from astropy.table import Table
 from scipy.spatial import cKDTree
 
 from models.settings import PhotometrySettings
-from tasks.photometry import aperture_photometry, fit_growth_curve
+from tasks.photometry import aperture_fluxes, growth_curve, prepare_image
 
 __all__ = ["StarFluxes", "measure_stars", "usable_stars"]
 
@@ -117,9 +117,10 @@ def measure_stars(
         ``aperture_fwhm``.
     """
     radius = settings.aperture_fwhm * fwhm_px
-    measured = aperture_photometry(data, mask, variance, x - 1.0, y - 1.0, radius, core_px=fwhm_px)
+    image = prepare_image(data, mask, variance)
+    measured = aperture_fluxes(image, x - 1.0, y - 1.0, radius, core_px=fwhm_px)
     with np.errstate(invalid="ignore"):
         good = (measured.flag == 0) & (measured.flux > 0) & (measured.err > 0)
     strong = np.flatnonzero(good & (measured.flux > _CURVE_SNR * measured.err))[:_CURVE_STARS]
-    share = fit_growth_curve(data, mask, variance, x[strong] - 1.0, y[strong] - 1.0, fwhm_px).measured_share(radius)
+    share = growth_curve(image, x[strong] - 1.0, y[strong] - 1.0, fwhm_px).measured_share(radius)
     return StarFluxes(x=x[good], y=y[good], flux=measured.flux[good] / share, sigma=measured.err[good] / share)

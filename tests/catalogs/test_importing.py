@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,3 +197,17 @@ def test_the_real_m67(roots, shared, capsys):
     assert member.sum() > 300
     east = (moved["RA"] - rows["ra"]) * np.cos(np.radians(rows["dec"])) * 3.6e6 / 9.2
     assert np.median(east[member]) == pytest.approx(-10.97, abs=0.1)
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom flows.import_catalog import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'astropy', 'numpy', 'scipy', 'astroquery', 'prefect'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    repo = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=repo, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--radius" in done.stdout

@@ -7,6 +7,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,14 @@ PASSING = ["stall", "drop", "lost in the middle", "chunks lost", "429", "500", "
 REFUSED = ["403", "404"]
 MALFORMED = ["html", "cut", "nothing", "huge", "gzip bomb", "bad gzip", "lacks a column", "elsewhere"]
 MALFORMED_VOTABLE = ["bomb", "external"]
+SAID = {
+    "huge": "longer than",
+    "elsewhere": "lies in the cone",
+    "lacks a column": "lacks",
+    "bomb": "entities",
+    "external": "entities",
+    "no status": "QUERY_STATUS",
+}
 MALFORMED_JSON = ["short row", "no data"]
 
 
@@ -161,6 +170,8 @@ def test_unreadable_answers_go_to_the_next_service_and_are_never_stored(roots, a
     assert not pauses
     assert nothing_stored(roots)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert SAID.get(mood, "") in caught.value.reason
+    assert "unexpected answer" not in caught.value.reason  # each has a name of its own
 
     with Archive(archive.table) as mirror:
         url = address(mirror, kind)
@@ -213,7 +224,8 @@ def test_a_job_that_never_ends(roots, gaia):
 def test_a_dripping_answer_ends(roots, archive, kind, monkeypatch):
     monkeypatch.setattr("tasks.catalogs.transport._PATIENCE", 1)
     archive.moods = ["drip", "answer"]
-    settings = settings_for(roots, address(archive, kind), limits=IMPATIENT)
+    limits = LIMITS.model_copy(update={"timeout_s": 1.0})
+    settings = settings_for(roots, address(archive, kind), limits=limits)
     assert fetch_cone(catalogue_of(kind), M67, roots, settings).n_rows > 150
     assert len(archive.questions) == 2
 
@@ -430,3 +442,13 @@ def test_no_state_outside_the_data_root(roots, gaia, ps1, tmp_path):
     assert not list(work.rglob("*"))
     left = {path.suffix for path in roots.data.rglob("*") if path.is_file() and ".cache" not in path.parts}
     assert left <= {".fits", ".json", ""}
+
+
+def test_two_that_want_the_same_ask_once(roots, gaia):
+    gaia.moods = ["503", "answer"]
+    settings = settings_for(roots, gaia.tap)
+    with ThreadPoolExecutor(4) as pool:
+        cones = [Cone(ra=132.85, dec=11.81, radius=radius) for radius in (0.4, 0.4, 0.4, 0.4)]
+        found = list(pool.map(lambda cone: fetch_cone("gaia", cone, roots, settings), cones))
+    assert len(set(found)) == 1
+    assert len(gaia.questions) == 2

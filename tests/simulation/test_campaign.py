@@ -170,6 +170,12 @@ def test_command_refuses_in_one_line(
     assert not (tmp_path / "raw").exists()
 
 
+def test_command_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert command.main(arguments(tmp_path / "file")) == 2
+    assert "cannot write under" in capsys.readouterr().err
+
+
 def test_command_leaves_other_frames_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "mine.fits").write_bytes(b"mine")

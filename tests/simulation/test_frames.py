@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import datetime
 from pathlib import Path
@@ -231,6 +232,17 @@ def test_default_campaign_is_the_issues(shots: list[Shot]) -> None:
         assert 1 <= shot.airmass < 2.2
         hour = shot.start.hour + shot.start.minute / 60
         assert hour > 18.5 or hour < 6  # dark at the observatory
+
+
+def test_long_campaigns_take_more_nights() -> None:
+    shots = plan_campaign(SimulationOptions(years=(2023,), fields=("M51",), filters=("B", "Ha"), frames=90))
+    science = [s for s in shots if s.kind == "science"]
+    assert len({s.path for s in shots}) == len(shots)
+    assert len({s.night for s in science}) >= 3
+    assert all((s.airmass or 9) < 2.2 for s in science)
+    taken = sorted((s.start, s.exptime) for s in science)
+    gaps = [(b[0] - a[0]).total_seconds() - a[1] for a, b in itertools.pairwise(taken)]
+    assert min(gaps) > 0
 
 
 def test_unknown_year_borrows_habits() -> None:

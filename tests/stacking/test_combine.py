@@ -117,9 +117,9 @@ def test_pixel_area_is_accounted_for(roots, sky, flat):
     stack = combine(choose([scale(frame, 23.0)], group=group), grid, roots, T120, SETTINGS)
     measured, _ = magnitudes(stack, roots, sky, radius=10.0)
     error = measured - np.asarray(sky["MAG"])
-    # What is left, +-1 mmag, is LANCZOS3's ripple: it is there without distortion as well.
-    assert abs(np.median(error)) < 0.001
-    assert np.abs(error).max() < 0.002
+    # What is left, +-2 mmag, is LANCZOS3's ripple: it is there without distortion as well.
+    assert abs(np.median(error)) < 0.0015
+    assert np.abs(error).max() < 0.0025
 
 
 @pytest.mark.tools
@@ -306,6 +306,11 @@ def test_finished_stack_is_published_with_what_was_measured(roots, made):
     assert (header["FWHM_PX"], header["FWHM_AS"]) == (3.5, 2.695)
     assert (header["PHOTNSTR"], header["PHOTRMS"], header["PHOTCHK"], header["DEPTH5S"]) == (26, 0.021, True, 21.5)
     assert done == finish_stack(stack, psf, check, roots, depth_5sigma=21.5), "again: the same bytes"
+    long = check.model_copy(
+        update={"validated": False, "reason": "offset +0.312 mag, at most 0.1 is allowed; σ " + 9 * "long "}
+    )
+    text = fits.getheader(roots.of(finish_stack(stack, psf, long, roots).image))["PHOTWHY"]
+    assert text.startswith("offset +0.312 mag, at most 0.1 is allowed; ? long")
     bare = finish_stack(stack, None, StackValidation(validated=False, reason="3 stars, 5 needed", n_stars=3), roots)
     header = fits.getheader(roots.of(bare.image))
     assert "FWHM_PX" not in header
