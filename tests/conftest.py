@@ -56,3 +56,8 @@ def campaign_roots(campaign: Campaign, tmp_path: Path) -> Roots:
     """A data root of the test's own, with the campaign's raw frames (to read) and catalogues (copied)."""
     shutil.copytree(campaign.roots.catalogs, tmp_path / "catalogs")
     return Roots(data=tmp_path, raw=campaign.roots.raw)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--demo DIR`: read an existing demo instead of making one."""
+    parser.addoption("--demo", metavar="DIR", help="root of an existing `make demo`, instead of making one")
