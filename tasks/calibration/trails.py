@@ -35,7 +35,8 @@ _CORE = 2
 _PIECE = 32
 _FEWEST_PIECES = 6
 _PIECE_SIGMA = 2.5
-_PIECES_SEEN = 0.7
+_PIECES_SEEN = 0.75
+_FEW_PIECES, _FEW_PIECES_SEEN = 16, 0.88
 _EVEN = 3.0
 _WIDEST = 12
 _MASK_ABOVE = 0.25
@@ -216,7 +217,9 @@ def _confirmed(image: FloatImage, angle: float, offset: float, sigma: float) -> 
     ratio = height[known] / error[known]
     seen = ratio > _PIECE_SIGMA
     thirds = np.array_split(seen, 3)
-    if seen.mean() < _PIECES_SEEN or min(third.mean() for third in thirds) < 0.5:
+    # A few stars in a row can pass for a short line in a rich cluster: there, next to every piece must show it.
+    needed = _PIECES_SEEN if seen.size >= _FEW_PIECES else _FEW_PIECES_SEEN
+    if seen.mean() < needed or min(third.mean() for third in thirds) < 0.5:
         return None
     typical = float(np.median(height[known]))
     spare = 3.0 * float(np.median(error[known]))
