@@ -1,7 +1,8 @@
-"""The way of one frame: first its pixels, then its place on the sky. Each stage a cached task.
+"""The way of one frame: its pixels, its place on the sky, its finish. Each stage a cached task.
 
-Two passes, because the first needs no catalogue: it runs while the services are asked. Inside a pass a
-failure ends the frame's way and becomes part of its record; it never stops the others.
+Three passes: the first needs no catalogue and runs while the services are asked; between the second and the
+third the year's colour terms are gathered from all frames. Inside a pass a failure ends the frame's way and
+becomes part of its record; it never stops the others.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from prefect import task
 from prefect.futures import PrefectFuture
 from prefect.transactions import CommitMode, transaction
 
-from models.catalog import Cone
+from models.base import Record
+from models.catalog import Cone, StoredCone
 from models.field import Field, FieldCatalogs
 from models.frame import (
-    CalibratedFrame,
+    ColourTerm,
     FrameFailure,
     FrameRecord,
     MasterBias,
@@ -37,7 +39,7 @@ from tasks.psf.tasks import frame_psf
 from tasks.quality.tasks import measured_frame
 from tasks.report.tasks import published_frame
 
-__all__ = ["Way", "frame_pixels", "frame_sky", "known_field", "known_fields"]
+__all__ = ["Way", "PlacedFrame", "frame_finish", "frame_pixels", "frame_place", "known_field", "known_fields"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,29 +73,69 @@ def frame_pixels(raw: RawFrame, bias: MasterBias | None, flat: MasterFlat | None
     return FrameRecord(raw=raw, reduced=reduced, measured=measured, failures=tuple(way.failures))
 
 
-@task(name="frame sky", task_run_name="sky {record.raw.night} {record.raw.name}", tags=["frame"], persist_result=False)
-def frame_sky(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunContext) -> FrameRecord:
-    """Solve and calibrate a measured frame, model its PSF, publish its file."""
+class PlacedFrame(Record):
+    """A frame after its plate solution, with the PS1 cone of the field it was found in."""
+
+    record: FrameRecord
+    ps1: StoredCone | None = None
+    ps1_failure: FrameFailure | None = None
+
+
+@task(
+    name="frame place", task_run_name="place {record.raw.night} {record.raw.name}", tags=["frame"], persist_result=False
+)
+def frame_place(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunContext) -> PlacedFrame:
+    """Plate solution of a measured frame, and a zero point of its own: the year's colour terms come from these."""
+    if record.measured is None:
+        return PlacedFrame(record=record)
     way = Way(record.raw.path)
-    found = calibrated = psf = None
+    calibrated, field = None, None
     with transaction(commit_mode=CommitMode.EAGER):
-        if record.measured is not None:
-            found = _solve(way, record.measured, fields, run)
+        found = _solve(way, record.measured, fields, run)
         if found is not None:
-            calibrated = _calibrate(way, *found, run)
+            solved, field = found
+            calibrated = way.step(
+                calibrated_frame, solved, field.ps1, run.roots, run.telescope, run.settings.photometry
+            )
+    placed = record.model_copy(
+        update={
+            "solved": found[0] if found else None,
+            "calibrated": calibrated,
+            "failures": record.failures + tuple(way.failures),
+        }
+    )
+    return PlacedFrame(
+        record=placed, ps1=field.ps1 if field else None, ps1_failure=field.failure("ps1") if field else None
+    )
+
+
+@task(
+    name="frame finish",
+    task_run_name="finish {placed.record.raw.night} {placed.record.raw.name}",
+    tags=["frame"],
+    persist_result=False,
+)
+def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunContext) -> FrameRecord:
+    """Zero point with the colour term of the filter, PSF, and the published file."""
+    record, way = placed.record, Way(placed.record.raw.path)
+    calibrated, psf = record.calibrated, None
+    if record.reduced is None:
+        return record
+    with transaction(commit_mode=CommitMode.EAGER):
         if calibrated is not None:
+            telescope = run.telescope.with_colour_terms({term.filter: term.term for term in terms})
+            if telescope != run.telescope:
+                calibrated = way.step(
+                    calibrated_frame, calibrated.solved, placed.ps1, run.roots, telescope, run.settings.photometry
+                )
+        if calibrated is not None:
+            if calibrated.zero_point.status == "PENDING" and placed.ps1_failure is not None:
+                way.failures.append(placed.ps1_failure.model_copy(update={"file": way.file}))
             psf = way.step(frame_psf, calibrated, run.roots, run.telescope, run.settings.psf)
         record = record.model_copy(
-            update={
-                "solved": found[0] if found else None,
-                "calibrated": calibrated,
-                "psf": psf,
-                "failures": record.failures + tuple(way.failures),
-            }
+            update={"calibrated": calibrated, "psf": psf, "failures": record.failures + tuple(way.failures)}
         )
-        if record.reduced is None:
-            return record
-        publishing = Way(record.raw.path)
+        publishing = Way(way.file)
         published = publishing.step(published_frame, record, run.roots)
     failures = record.failures + tuple(publishing.failures)
     return record.model_copy(update={"published": published, "failures": failures})
@@ -150,14 +192,6 @@ def _summed(tries: Sequence[FrameFailure], order: Sequence[Field], file: str) ->
     return first.model_copy(update={"reason": f"looked in {places}: {first.reason}"})
 
 
-def _calibrate(way: Way, solved: SolvedFrame, field: FieldCatalogs, run: RunContext) -> CalibratedFrame | None:
-    calibrated = way.step(calibrated_frame, solved, field.ps1, run.roots, run.telescope, run.settings.photometry)
-    pending = field.failure("ps1")
-    if calibrated is not None and calibrated.zero_point.status == "PENDING" and pending is not None:
-        way.failures.append(pending.model_copy(update={"file": way.file}))
-    return calibrated
-
-
 @task(name="field", task_run_name="catalogues of {field.name}", tags=["catalogue"], persist_result=False)
 def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> FieldCatalogs:
     """Ask the catalogues for a field and build its index; what could not be had is said.
@@ -169,8 +203,10 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     """
     settings = run.settings
     gaia_way, ps1_way = Way("gaia"), Way("ps1")
-    gaia = gaia_way.step(catalogue_cone, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None
-    ps1 = ps1_way.step(catalogue_cone, "ps1", field.cone, run.roots, settings) if bands["ps1"] else None
+    # Offline, what is not there now will not be there in a minute.
+    ask = catalogue_cone.with_options(retries=0) if settings.catalog_mode == "offline" else catalogue_cone
+    gaia = gaia_way.step(ask, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None
+    ps1 = ps1_way.step(ask, "ps1", field.cone, run.roots, settings) if bands["ps1"] else None
     if settings.astrometry_index_dir is not None:
         index = gaia_way.step(installed_index, settings.astrometry_index_dir)
     else:

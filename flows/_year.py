@@ -12,20 +12,23 @@ import numpy as np
 
 from flows import STATUS_OK
 from flows._cli import say
+from flows._frame import PlacedFrame
 from flows._progress import RunProgress
-from models.frame import FrameFailure, FrameRecord, MasterBias, MasterFlat, RawFrame
+from models.frame import ColourTerm, FrameFailure, FrameRecord, MasterBias, MasterFlat, RawFrame
 from models.inventory import Inventory
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.telescope import Telescope
 from tasks.calibration.tasks import master_bias, master_flat
 from tasks.core.errors import StageError, UserError
+from tasks.core.files import write_json
 from tasks.inventory import take_inventory
 from tasks.inventory.tasks import raw_inventory
+from tasks.photometry import gather_colour_terms
 from tasks.report import write_frames, write_schemas, year_rows
 from tasks.report.tasks import report_with_artifact
 
-__all__ = ["Masters", "describe_years", "masters_of", "report_year", "science_frames", "year_inventory"]
+__all__ = ["Masters", "colour_terms", "describe_years", "masters_of", "report_year", "science_frames", "year_inventory"]
 
 _FOLDERS = {
     "frame_stats": "qc",
@@ -149,6 +152,16 @@ def masters_of(inventory: Inventory, run: RunContext, progress: RunProgress) -> 
     return Masters(bias=bias, flat=flat, failures=tuple(failures))
 
 
+def colour_terms(placed: Sequence[PlacedFrame], run: RunContext) -> tuple[ColourTerm, ...]:
+    """Colour term of each filter from the frames of the year; also written beside the photometry report."""
+    frames = [frame.record.calibrated for frame in placed if frame.record.calibrated is not None]
+    terms = gather_colour_terms(frames)
+    if frames:
+        folder = run.roots.data / str(frames[0].raw.year) / run.telescope.name / "photometry"
+        write_json(folder / "colour_terms.json", [term.model_dump(mode="json") for term in terms])
+    return terms
+
+
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
@@ -162,8 +175,10 @@ def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameReco
     statuses = Counter(point.status for point in points)
     made: list[MasterBias | MasterFlat] = [*masters.bias.values(), *masters.flat.values()]
     rejected = sum(len(master.rejected) for master in made)
+    set_aside = kinds["junk"] - len(inventory.unusable)
     figures = {
-        "raw files": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())),
+        "raw files": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        + (f" ({set_aside} of them copies, tests and the like: flows.inventory says why)" if set_aside > 0 else ""),
         "masters": f"{len(masters.bias)} bias, {len(masters.flat)} flat ({rejected} calibration frames left out)",
         "reduced": f"{sum(1 for record in records if record.reduced is not None)} of {len(records)} science frames",
         "plate solutions": f"{len(solved)}"

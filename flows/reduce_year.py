@@ -25,10 +25,10 @@ if __name__ == "__main__":
 from prefect import flow, unmapped
 from prefect.client.schemas.objects import State
 
-from flows._frame import frame_pixels, frame_sky, known_fields
+from flows._frame import frame_finish, frame_pixels, frame_place, known_fields
 from flows._progress import RunProgress
 from flows._runner import finish, task_runner
-from flows._year import masters_of, report_year, science_frames, year_inventory
+from flows._year import colour_terms, masters_of, report_year, science_frames, year_inventory
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 
@@ -64,7 +64,9 @@ def reduce_year(year: int, telescope: str = "T120", settings: Settings | None = 
             frame_pixels.map(science, masters.biases(science), masters.flats(science), unmapped(run)),
         )
         fields = progress.collect("catalogues", asked)
-        records = progress.collect("solve and calibrate", frame_sky.map(measured, unmapped(fields), unmapped(run)))
+        placed = progress.collect("solve and calibrate", frame_place.map(measured, unmapped(fields), unmapped(run)))
+        terms = colour_terms(placed, run)
+        records = progress.collect("PSF and publish", frame_finish.map(placed, unmapped(terms), unmapped(run)))
 
         return finish(report_year(year, inventory, masters, [*records, *unknown], run))
 

@@ -13,6 +13,7 @@ from models.base import FileRef, Record, RelativePath
 __all__ = [
     "AstrometryStatus",
     "CalibratedFrame",
+    "ColourTerm",
     "FrameFailure",
     "FramePsf",
     "FrameRecord",
@@ -224,6 +225,15 @@ class ZeroPoint(Record):
     colour_term: float | None = None
     aperture_px: float | None = None
     catalogue: str | None = None
+
+
+class ColourTerm(Record):
+    """Colour term of a filter, from many frames: ``m_PS1 + term * colour = m_inst + zp``."""
+
+    filter: str
+    term: float
+    error: float = Field(ge=0)
+    n_frames: int = Field(ge=1)
 
 
 class CalibratedFrame(Record):

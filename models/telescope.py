@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -108,6 +109,16 @@ class Telescope(Record):
         if len(set(names)) != len(names):
             raise ValueError("two bands of one name")
         return self
+
+    def with_colour_terms(self, terms: Mapping[str, float]) -> Telescope:
+        """The same profile with measured colour terms where it gives none of its own."""
+        bands = tuple(
+            band.model_copy(update={"colour_term": terms[band.name]})
+            if band.colour_term is None and band.name in terms
+            else band
+            for band in self.bands
+        )
+        return self if bands == self.bands else self.model_copy(update={"bands": bands})
 
     def band(self, name: str) -> Band:
         """The band of a canonical name.

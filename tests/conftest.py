@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from astropy.table import Table
 
 from models.base import Roots
-from models.simulation import SimulationOptions, Truth
-from tasks.simulation import read_stars, simulate_campaign
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from models.simulation import Truth
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -39,6 +41,9 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     """One night-pair of 2023 on M67: g and r, 3 frames each, 5 biases, 4 flats a filter (about 6 s to make)."""
+    from models.simulation import SimulationOptions
+    from tasks.simulation import read_stars, simulate_campaign
+
     root = tmp_path_factory.mktemp("campaign")
     roots = Roots(data=root, raw=root / "raw")
     options = SimulationOptions(seed=11, years=(2023,), fields=("M67",), filters=("g", "r"), biases=5, flats=4)
@@ -51,3 +56,8 @@ def campaign_roots(campaign: Campaign, tmp_path: Path) -> Roots:
     """A data root of the test's own, with the campaign's raw frames (to read) and catalogues (copied)."""
     shutil.copytree(campaign.roots.catalogs, tmp_path / "catalogs")
     return Roots(data=tmp_path, raw=campaign.roots.raw)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--demo DIR`: read an existing demo instead of making one."""
+    parser.addoption("--demo", metavar="DIR", help="root of an existing `make demo`, instead of making one")

@@ -23,6 +23,8 @@ __all__ = ["read_reduced", "reduce_frame"]
 
 _STAGE = "reduction"
 _LOW_RESPONSE = 0.2
+_HOLES = np.uint8(MaskBit.BAD_PIXEL | MaskBit.NO_DATA | MaskBit.LOW_RESPONSE)
+_BRIGHT = np.uint8(MaskBit.SATURATED | MaskBit.BLEED | MaskBit.TRAIL)
 _QUANTISATION = 1.0 / 12.0
 
 MaskImage = npt.NDArray[np.uint8]
@@ -59,13 +61,31 @@ def _bias_story(bias: MasterBias | None, raw: RawFrame, telescope: Telescope) ->
     if bias is None:
         level = telescope.camera.bias_level_adu
         if level is None:
-            return "NONE", "NONE", [f"no bias of {raw.year}: none subtracted"]
+            return (
+                "NONE",
+                "NONE",
+                [
+                    f"no bias of {raw.year}: none subtracted",
+                    "zero level unknown: the variance rests on the noise measured on the sky",
+                ],
+            )
         return "LEVEL", "NONE", [f"no bias of {raw.year}: the profile's level of {level:g} ADU subtracted"]
     quality = "OK" if bias.n_combined > 4 else "FEW"
     notes = [] if quality == "OK" else [f"the master bias is of {bias.n_combined} frames only"]
     if bias.year != raw.year:
         notes.append(f"the master bias is of {bias.year}")
     return bias.file.path.rsplit("/", 1)[-1], quality, notes
+
+
+def _variance_without_zero(data: FloatImage, gain: float) -> FloatImage:
+    """Variance where the bias level is unknown: photon noise of what stands above the sky, and the sky's own noise.
+
+    The latter from differences of neighbours, which neither gradients nor nebulae enter.
+    """
+    sky, _ = centre_and_noise(data[::4, ::4])
+    _, twice = centre_and_noise(np.diff(data[::3], axis=1)[:, ::2])
+    floor = max(0.5 * twice**2, _QUANTISATION)
+    return np.asarray(np.maximum(data - np.float32(sky), 0) / np.float32(gain) + np.float32(floor), np.float32)
 
 
 def reduce_frame(
@@ -81,6 +101,8 @@ def reduce_frame(
 
         VAR = (max(raw - bias, 0) / gain + (read_noise / gain)^2 (1 + 1 / n_bias)) / flat^2
               + science^2 var(flat) / flat^2
+
+    Without any bias level the sky's noise is measured on the frame instead.
 
     Parameters
     ----------
@@ -119,9 +141,12 @@ def reduce_frame(
     data[empty] = np.nanmedian(data)
     data -= zero
     mask[bleeding(data, saturated, centre_and_noise(data[::4, ::4])[1])] |= np.uint8(MaskBit.BLEED)
-    noise_bias = 1.0 + 1.0 / bias.n_combined if bias is not None else 1.0
-    noise_floor = np.float32(max((read_noise / gain) ** 2 * noise_bias, _QUANTISATION))
-    variance = np.asarray(np.maximum(data, 0) / np.float32(gain) + noise_floor, np.float32)
+    if bias_word == "NONE":
+        variance = _variance_without_zero(data, gain)
+    else:
+        noise_bias = 1.0 + 1.0 / bias.n_combined if bias is not None else 1.0
+        noise_floor = np.float32(max((read_noise / gain) ** 2 * noise_bias, _QUANTISATION))
+        variance = np.asarray(np.maximum(data, 0) / np.float32(gain) + noise_floor, np.float32)
     if flat is None:
         notes.append(f"no flat in {raw.filter or 'an unknown filter'}: FLATCORR NONE")
         flat_variance = None
@@ -139,7 +164,9 @@ def reduce_frame(
         lines = ()
         notes.append("satellite trails not looked for")
     if settings.cosmic_rays:
-        hit = cosmic_rays(data, variance, mask != 0, settings.cosmic_sigma, settings.cosmic_objlim)
+        hit = cosmic_rays(
+            data, variance, (mask & _HOLES) != 0, (mask & _BRIGHT) != 0, settings.cosmic_sigma, settings.cosmic_objlim
+        )
         mask[hit] |= np.uint8(MaskBit.COSMIC_RAY)
     else:
         notes.append("cosmic rays not looked for")

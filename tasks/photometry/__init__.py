@@ -10,6 +10,7 @@ from tasks.photometry.apertures import (
     moffat_enclosed,
 )
 from tasks.photometry.calibrate import StarPhotometry, calibrate_frame, frame_fwhm_px, measure_stars
+from tasks.photometry.colour import gather_colour_terms
 from tasks.photometry.images import ApertureFlag, StarImage, core_peak, fill_masked, prepare_image, source_mask
 from tasks.photometry.stars import MatchedStars, PS1Stars, match_and_select, on_image, ps1_stars
 from tasks.photometry.zero_point import ZeroPointFit, fit_zero_point
@@ -32,6 +33,7 @@ __all__ = [
     "fit_zero_point",
     "growth_curve",
     "frame_fwhm_px",
+    "gather_colour_terms",
     "match_and_select",
     "measure_stars",
     "moffat_enclosed",

@@ -334,7 +334,7 @@ def _zero_point(
 
 def _how(photometry: StarPhotometry, fit: ZeroPointFit, band: Band) -> str:
     term = {
-        "given": "colour term of the profile",
+        "given": "colour term of the filter",
         "fitted": "colour term fitted on this frame",
         "none": "no colour term: too few stars or too small a range of colour to fit one",
     }[fit.colour_source]

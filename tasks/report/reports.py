@@ -200,7 +200,7 @@ def _astrometry_row(
 ) -> AstrometryRow:
     solved = record.solved
     if solved is None:
-        failure = _stopped_by(record, ["plate solution", "catalogue"])
+        failure = _stopped_by(record, ["plate solution", "catalogues"])
         return AstrometryRow(
             file=_file(record),
             status="PENDING" if failure.pending else "FAILED",
@@ -231,7 +231,7 @@ def _astrometry_row(
 
 def _photometry_row(record: FrameRecord) -> PhotometryRow:
     if record.calibrated is None:
-        failure = _stopped_by(record, ["photometry", "plate solution", "catalogue"])
+        failure = _stopped_by(record, ["photometry", "plate solution", "catalogues"])
         return PhotometryRow(
             file=_file(record),
             status="PENDING" if failure.pending else "FAILED",

@@ -46,7 +46,7 @@ def exposed(fwhm: float, number: int, sky: float, seed: int = 4) -> tuple[np.nda
 )
 def test_hits_found_and_stars_spared(fwhm: float, number: int, sky: float) -> None:
     frame, variance, strong, x, y, touched = exposed(fwhm, number, sky)
-    mask = cosmic_rays(frame, variance, np.zeros(frame.shape, bool), 5.0, 8.0)
+    mask = cosmic_rays(frame, variance, np.zeros(frame.shape, bool), np.zeros(frame.shape, bool), 5.0, 8.0)
     labels, events = ndimage.label(strong, np.ones((3, 3)))
     assert np.mean(ndimage.maximum(mask, labels, np.arange(1, events + 1))) > 0.88
     near = ndimage.binary_dilation(touched, np.ones((3, 3)), iterations=2)
@@ -57,7 +57,7 @@ def test_hits_found_and_stars_spared(fwhm: float, number: int, sky: float) -> No
 
 def test_agrees_with_astroscrappy_where_stars_are_resolved() -> None:
     frame, variance, strong, *_ = exposed(4.0, 150, 300.0)
-    ours = cosmic_rays(frame, variance, np.zeros(frame.shape, bool), 5.0, 8.0)
+    ours = cosmic_rays(frame, variance, np.zeros(frame.shape, bool), np.zeros(frame.shape, bool), 5.0, 8.0)
     theirs, _ = astroscrappy.detect_cosmics(
         frame, gain=GAIN, readnoise=READ_NOISE, sigclip=5.0, objlim=8.0, sigfrac=0.3, niter=4, satlevel=60000.0
     )
@@ -70,14 +70,23 @@ def test_ignored_pixels_are_not_reported_and_hide_nothing() -> None:
     ignore = np.zeros(frame.shape, bool)
     ignore[:, 200] = True
     frame[:, 200] = 30000
-    mask = cosmic_rays(frame, variance, ignore, 5.0, 8.0)
+    mask = cosmic_rays(frame, variance, ignore, np.zeros(frame.shape, bool), 5.0, 8.0)
     assert not mask[:, 200].any()
     assert mask[:, 198:203].sum() < 12
 
 
+def test_the_rim_of_a_saturated_star_is_no_hit() -> None:
+    y, x = np.mgrid[:120, :120]
+    star = np.minimum(4e6 / 12 * (1 + ((x - 60) ** 2 + (y - 60) ** 2) / 6) ** -3 + 200, 60000).astype(np.float32)
+    star[20:100, 60] = 60000
+    saturated = star >= 60000
+    mask = cosmic_rays(star, star / 1.5, np.zeros(star.shape, bool), saturated, 5.0, 8.0)
+    assert not mask.any()
+
+
 def test_an_empty_frame() -> None:
     flat = np.full((50, 60), 100, np.float32)
-    assert not cosmic_rays(flat, flat, np.zeros(flat.shape, bool), 5.0, 8.0).any()
+    assert not cosmic_rays(flat, flat, np.zeros(flat.shape, bool), np.zeros(flat.shape, bool), 5.0, 8.0).any()
 
 
 def test_fill_takes_local_values() -> None:

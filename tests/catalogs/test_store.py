@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from models.base import Roots
 from models.catalog import Cone
 from tasks.catalogs import find_cone, read_cone, store_cone, stored_cones
 from tasks.core.errors import StageError
+from tasks.core.files import ref
 
 from .conftest import gaia_table, ps1_table
 
@@ -176,18 +178,34 @@ def test_killed_between_table_and_description(roots, monkeypatch):
     assert not list(roots.of(stored.file).parent.glob("*.tmp"))
 
 
-def test_two_writers_leave_one_whole_cone(roots):
-    def work(seed):
-        for _ in range(5):
-            store_cone("gaia", M67, gaia_table(M67, seed=seed), roots, "import", "Gaia DR3")
+def test_two_writers_leave_one_whole_cone(roots, monkeypatch):
+    from tasks.catalogs import store
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in (1, 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    between, calls = threading.Event(), []
+
+    def slow_ref(path, given_roots):
+        made = ref(path, given_roots)
+        calls.append(path)
+        if len(calls) == 1:  # the first writer rests between its table and its description
+            between.set()
+            time.sleep(0.5)
+        return made
+
+    monkeypatch.setattr(store, "ref", slow_ref)
+
+    def work(seed):
+        store_cone("gaia", M67, gaia_table(M67, seed=seed), roots, "import", "Gaia DR3")
+
+    first, second = (threading.Thread(target=work, args=(seed,)) for seed in (1, 2))
+    first.start()
+    assert between.wait(10)
+    second.start()
+    first.join()
+    second.join()
     assert len(stored_cones("gaia", roots)) == 1
-    assert len(read_cone(find_cone("gaia", M67, roots), roots)) == 200
+    found = find_cone("gaia", M67, roots)
+    assert found is not None
+    assert len(read_cone(found, roots)) == 200
 
 
 def test_reading_a_part(roots):

@@ -80,6 +80,7 @@ BAD = {
     "text.fits": (b"notes of the night\n" * 200, "not a FITS file"),
     "noend.fits": (header_bytes(LIGHT, SHAPE)[:800], "no END"),
     "cut.fits": (header_bytes(LIGHT, SHAPE) + bytes(5000), "cut off: 5000 of 8192 bytes"),
+    "onebyte.fits": (header_bytes(LIGHT, SHAPE) + bytes(8191), "cut off: 8191 of 8192 bytes"),
     "nodata.fits": (header_bytes(LIGHT, SHAPE), "cut off: 0 of 8192 bytes"),
     "noimage.fits": (header_bytes(LIGHT | {"NAXIS": 0, "NAXIS1": None, "NAXIS2": None}), "no image"),
     "onedim.fits": (header_bytes(LIGHT | {"NAXIS": 1, "NAXIS2": None}, SHAPE) + bytes(9000), "no image"),

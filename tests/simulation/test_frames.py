@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from astropy.io import fits
 from models.simulation import SimulationOptions, TrueFrame
 from tasks.simulation import Shot, plan_campaign, true_sources
 from tasks.simulation.camera import FULL_WELL_E, bias_structure, bleed
-from tasks.simulation.expose import expected_electrons
+from tasks.simulation.expose import expected_electrons, expose
 from tests.conftest import Campaign
 
 
@@ -243,6 +244,19 @@ def test_long_campaigns_take_more_nights() -> None:
     taken = sorted((s.start, s.exptime) for s in science)
     gaps = [(b[0] - a[0]).total_seconds() - a[1] for a, b in itertools.pairwise(taken)]
     assert min(gaps) > 0
+
+
+def test_a_frame_costs_less_than_a_second(options: SimulationOptions, shots: list[Shot], tmp_path: Path) -> None:
+    shot = next(s for s in shots if s.field == "M67" and s.filter == "r")
+    n_stars = expose(shot, options, tmp_path).n_stars  # also fills the caches of sky and response
+    assert n_stars is not None
+    assert n_stars > 1000
+    costs = []
+    for _ in range(3):
+        before = time.process_time()
+        expose(shot, options, tmp_path)
+        costs.append(time.process_time() - before)
+    assert min(costs) * 1500 / n_stars < 1.0  # s, of a frame of 1500 stars
 
 
 def test_unknown_year_borrows_habits() -> None:
