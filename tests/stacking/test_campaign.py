@@ -117,4 +117,5 @@ def test_stack_names_its_frames_and_knows_its_depth(stacked):
     assert tuple(names) == stack.inputs == tuple(item.aligned.frame.raw.label for item in selection.chosen)
     assert all(re.fullmatch(r"2023\d{4}/M67.*\.fits", name) for name in names)
     assert 19.0 < header["DEPTH5S"] < 23.0
-    assert not stack.notes
+    assert abs(header["LIGHTCOR"]) < 0.05
+    assert not [note for note in stack.notes if "weight" in note and "uniform" in note], "every frame's flat was found"
