@@ -37,8 +37,8 @@ class ScampOptions(Record):
         """The configuration file's text.
 
         MATCH N: the frames come with a plate solution, pattern matching would only take time (100 s instead of
-        0.1 s for 17 frames) and can go wrong. One distortion for each filter (STABILITY_TYPE INSTRUMENT), a
-        linear correction for each frame.
+        0.1 s for 17 frames) and can go wrong. One distortion for all frames of one FILTER card (STABILITY_TYPE
+        INSTRUMENT), a linear correction for each frame.
         """
         lines = {
             "ASTREF_CATALOG": "FILE",
