@@ -114,12 +114,12 @@ def align_frames(
     for record in frames:
         reason = _unusable(record)
         if reason or record.calibrated is None:
-            rejected.append(Rejected(file=record.raw.name, reason=reason))
+            rejected.append(Rejected(file=record.raw.label, reason=reason))
             continue
         try:
             wcs = read_wcs(record.calibrated.solved, roots)
         except StageError as error:
-            rejected.append(Rejected(file=record.raw.name, reason=error.reason))
+            rejected.append(Rejected(file=record.raw.label, reason=error.reason))
             continue
         usable.append(_Frame(record, record.calibrated, wcs))
     if gaia is None:
@@ -165,11 +165,13 @@ def _season(
     stars = _season_stars([members[i] for i in ready], gaia, epoch, roots)
     key = hashlib.sha256(" ".join(frame.name for frame in members).encode()).hexdigest()[:8]
     log = roots.logs / "scamp" / f"{safe_name(group)}_{epoch:.2f}_{key}.log"
+    coarsest = max(members[i].calibrated.solved.solution.pixel_scale for i in ready)
+    wide = settings.model_copy(update={"crossid_arcsec": match_radius(settings.crossid_arcsec, coarsest)})
     try:
         distortion = mean_distortion([(members[i].wcs, members[i].calibrated.solved.solution.n_matched) for i in ready])
         inputs = [_scamp_input(members[i], distortion, roots) for i in ready]
         with scratch(roots.scratch, "scamp") as folder:
-            found, summary = run_scamp(inputs, stars, epoch, settings, folder, log)
+            found, summary = run_scamp(inputs, stars, epoch, wide, folder, log)
     except StageError as error:
         failure = f"SCAMP failed: {error.reason}"
         return heads, failure, f"{label}: {failure}"
@@ -234,7 +236,7 @@ def _choose(
         sources = load_sources(frame.calibrated.solved.measured, roots, telescope)
         stars = gaia_reference(gaia, frame.wcs, frame.shape, raw.mid_exposure_jyear, roots, settings.mag_faint)
     except StageError as error:
-        return Rejected(file=raw.name, reason=error.reason)
+        return Rejected(file=raw.label, reason=error.reason)
     scale = solution.pixel_scale
     own = len(monomials(3)) if frame.wcs.sip is not None else len(monomials(1))
     plate = _judge(tpv_head(frame.wcs, frame.shape), frame, sources, stars, own, scale, settings)
@@ -248,7 +250,7 @@ def _choose(
     if scamp is not None and (plate.doubt or scamp.prediction <= plate.prediction):
         return _aligned(frame, scamp, "scamp", "", roots)
     if plate.doubt:
-        return Rejected(file=raw.name, reason=f"{reason}; plate solution: {plate.doubt}")
+        return Rejected(file=raw.label, reason=f"{reason}; plate solution: {plate.doubt}")
     if scamp is not None:
         reason = (
             f"SCAMP's head is worse ({1000 * scamp.rms:.0f} mas) than the plate solution ({1000 * plate.rms:.0f} mas)"

@@ -136,7 +136,14 @@ def _refine(
     return fit
 
 
-def _check_geometry(wcs: WCS, shape: tuple[int, int], telescope: Telescope, settings: AstrometrySettings) -> None:
+def check_geometry(wcs: WCS, shape: tuple[int, int], telescope: Telescope, settings: AstrometrySettings) -> None:
+    """Whether a camera as its profile describes it can have taken this frame.
+
+    Raises
+    ------
+    StageError
+        Scale outside the limits, oblong pixels, or the wrong parity.
+    """
     camera = telescope.camera
     _, _, scale, _, parity = frame_geometry(wcs, shape)
     low, high = settings.scale_low * camera.pixel_scale, settings.scale_high * camera.pixel_scale
@@ -215,7 +222,7 @@ def solve_frame(
     fit = _refine(start, sources, fitting_stars(reference, len(sources)), shape, radius, settings.fit_degree)
     if gaia is not None:
         reference = verification_stars(reference, settings.gaia_limit)
-    _check_geometry(fit.wcs, shape, telescope, settings)
+    check_geometry(fit.wcs, shape, telescope, settings)
     found = verify(fit.wcs, sources, reference, shape, radius)
     _check_matches(found, reference, settings)
 

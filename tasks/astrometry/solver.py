@@ -83,7 +83,8 @@ def _engine_config(index: IndexSet, roots: Roots, folder: Path, cpu_limit_s: flo
     """astrometry-engine's configuration: our index files and no others."""
     lines = [f"cpulimit {cpu_limit_s:.0f}", "inparallel"]
     if index.source == "installed":
-        lines += [f"add_path {index.folder}", "autoindex"]
+        (folder / "installed").symlink_to(str(index.folder))  # its own path may have spaces
+        lines += [f"add_path {folder / 'installed'}", "autoindex"]
     else:
         links = folder / "index"
         links.mkdir()
@@ -139,7 +140,7 @@ def run_solve_field(
             "solve-field",
             options.arguments("frame.xyls", "frame.rdls" if want_index_stars else None),
             cwd=folder,
-            timeout_s=3 * cpu_limit_s + 30,
+            timeout_s=10 * cpu_limit_s + 60,
         )
         found = folder / "frame.wcs"
         if not found.is_file():
