@@ -183,6 +183,11 @@ class StackSettings(Record):
     combine: Literal["median", "weighted", "clipped"] = Field(
         "median", description="combination of the frames", json_schema_extra={"flag": "--combine"}
     )
+    restore_light: bool = Field(
+        True,
+        description="bring stars, of which a median or a clipped mean loses light when seeing varies, to the flux "
+        "of the weighted mean of the same frames",
+    )
     zero_point: float = Field(30.0, description="zero point of the stacks, mag")
     resampling: Literal["LANCZOS3", "LANCZOS4", "BILINEAR", "LANCZOS2"] = Field(
         "LANCZOS3", description="resampling kernel"

@@ -110,7 +110,7 @@ def _refine(
     Raises
     ------
     StageError
-        If fewer than three stars are left to fit.
+        If fewer than four stars are left to fit.
     """
     wcs, fit = start, None
     for reach, degree in (

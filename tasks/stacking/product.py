@@ -20,6 +20,7 @@ from tasks.core.fitsio import write_fits
 from tasks.core.tools import tool_version
 from tasks.stacking.grid import grid_header
 from tasks.stacking.heads import frame_label
+from tasks.stacking.light import LightLoss
 
 __all__ = ["finish_stack", "stack_header", "weight_header"]
 
@@ -70,6 +71,7 @@ def stack_header(
     telescope: Telescope,
     settings: StackSettings,
     linear_limit: float,
+    loss: LightLoss | None,
 ) -> fits.Header:
     """Header of a stack but for what is measured on it; the same inputs give the same cards.
 
@@ -83,6 +85,8 @@ def stack_header(
         Of the stack.
     linear_limit
         Level up to which every frame is linear, in the stack's units.
+    loss
+        Star light that the combination lost and that was restored.
     """
     header = _identity(selection, len(frames), grid, telescope, settings.combine)
     place = "TELESCOP"
@@ -100,6 +104,8 @@ def stack_header(
     header["BACKSUB"] = ("Y", "background subtracted")
     header["BACKSIZE"] = (settings.back_size_px, "[px] background mesh size")
     header["RESAMPLE"] = (settings.resampling, "resampling kernel")
+    if loss is not None:
+        header["LIGHTCOR"] = (round(loss.magnitude, 5), "[mag] star light that COMBTYPE lost: restored")
     header["SATURATE"] = (round(linear_limit, 1), "[adu] every frame is linear below this")
     header["SOFTWARE"] = (tool_version("SWarp"), "what resampled and combined")
     for number, frame in enumerate(frames, start=1):
