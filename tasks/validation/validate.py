@@ -131,8 +131,8 @@ def tie_stack(
     Returns
     -------
     StackTie or None
-        None where it is not asked for, where nothing can be compared, or with fewer than twice
-        `settings.min_stars` stars.
+        None where it is not asked for, where nothing can be compared, with fewer than twice
+        `settings.min_stars` stars, or beyond `settings.max_offset_mag`: that is no small step but an error.
 
     Raises
     ------
@@ -144,6 +144,8 @@ def tie_stack(
     found = residuals(stack, ps1, roots, telescope, settings, part="tie")
     n = int(found.used.sum())
     if found.offset is None or found.offset_err is None or n < settings.min_stars:
+        return None
+    if abs(found.offset) > settings.max_offset_mag:  # an error to be found by the validation, not to be hidden
         return None
     return StackTie(offset=round(found.offset, 5), err=round(found.offset_err, 5), n_stars=n)
 
