@@ -299,6 +299,9 @@ def test_saturated_core_keeps_its_weight_only_where_nobody_sees_it(roots, sky):
     assert (alone[0] == (masks["s0"] != 0)).all(), "saturated in both: both keep their core"
     helped = spared_cores([masks["s0"], masks["s1"], masks["s9"]], [*long, short], roots)
     assert not any(spared.any() for spared in helped), "the short exposure shows the core"
+    away = take(Shot("s8", exptime=2, centre=(133.4, 12.3), noise=False), bright, roots)
+    elsewhere = spared_cores([masks["s0"], masks["s9"]], [long[0], away], roots)
+    assert (elsewhere[0] == (masks["s0"] != 0)).all(), "a frame of another place shows nothing"
 
 
 def test_frame_weight_is_the_flat_where_the_pixel_is_good():
