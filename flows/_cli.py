@@ -166,7 +166,11 @@ class Command:
             return model.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}; see --help") from error
+            option = str(first["loc"][0])
+            value = given.get(option)
+            said = ",".join(str(item) for item in value) if isinstance(value, tuple) else value
+            message = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"--{option.replace('_', '-')} {said}: {message}; see --help") from error
 
     def begin(self, arguments: Sequence[str] | None = None) -> None:
         """Parse and load settings and profile; `--help` and mistakes end the program here.

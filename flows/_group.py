@@ -14,7 +14,7 @@ from flows._progress import RunProgress
 from models.astrometry import Alignment
 from models.base import Record
 from models.field import FieldCatalogs
-from models.frame import FrameFailure, FrameRecord, Rejected
+from models.frame import ColourTerm, FrameFailure, FrameRecord, Rejected
 from models.report import PhotometryCheckRow, StackPsfRow, StackRow
 from models.run import RunContext, RunSummary
 from models.settings import Settings
@@ -26,6 +26,7 @@ from tasks.catalogs import separation
 from tasks.core.errors import StageError, UserError
 from tasks.core.files import is_current
 from tasks.fields import field_of_target
+from tasks.photometry import gather_colour_terms
 from tasks.psf.tasks import mean_frame_psf
 from tasks.report import read_years, stack_rows, write_group_page, write_index_page, write_schemas
 from tasks.report.tasks import report_with_artifact, show_picture
@@ -52,6 +53,7 @@ class GroupFrames:
     pending: int = 0
     years: tuple[int, ...] = ()
     all_psfs: tuple[FrameRecord, ...] = ()
+    colour_terms: tuple[ColourTerm, ...] = ()
 
     @property
     def filters(self) -> list[str]:
@@ -139,6 +141,7 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
         pending=pending,
         years=tuple(years),
         all_psfs=tuple(record for record in records if record.psf is not None),
+        colour_terms=gather_colour_terms([record.calibrated for record in records if record.calibrated is not None]),
     )
 
 

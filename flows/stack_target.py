@@ -73,7 +73,10 @@ def stack_target(group: str, telescope: str = "T120", settings: Settings | None 
                 chosen, unmapped(grid), unmapped(run.roots), unmapped(run.telescope), unmapped(run.settings.stack)
             ),
         )
-        finished = progress.collect("PSF and validation", finish_filter.map(stacked, unmapped(catalogs), unmapped(run)))
+        finished = progress.collect(
+            "PSF and validation",
+            finish_filter.map(stacked, unmapped(catalogs), unmapped(frames.colour_terms), unmapped(run)),
+        )
 
         return finish(report_group(target, frames, catalogs, alignment, selections, finished, run))
 

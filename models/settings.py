@@ -183,6 +183,11 @@ class StackSettings(Record):
     combine: Literal["median", "weighted", "clipped"] = Field(
         "median", description="combination of the frames", json_schema_extra={"flag": "--combine"}
     )
+    restore_light: bool = Field(
+        True,
+        description="bring stars, of which a median or a clipped mean loses light when seeing varies, to the flux "
+        "of the weighted mean of the same frames",
+    )
     zero_point: float = Field(30.0, description="zero point of the stacks, mag")
     resampling: Literal["LANCZOS3", "LANCZOS4", "BILINEAR", "LANCZOS2"] = Field(
         "LANCZOS3", description="resampling kernel"
@@ -199,6 +204,7 @@ class ValidationSettings(Record):
     aperture_fwhm: float = Field(3.0, gt=0, description="aperture radius, FWHM")
     match_arcsec: float = Field(1.5, gt=0, description="match radius, arcsec")
     min_stars: int = Field(5, ge=3, description="fewer stars leave a stack unvalidated")
+    tie: bool = Field(True, description="tie each stack to PS1 with half of its stars; the other half validates it")
     max_offset_mag: float = Field(0.1, gt=0, description="a stack further from its zero point is not validated, mag")
 
 

@@ -35,7 +35,11 @@ class SimulationOptions(Record):
     @field_validator("years", mode="before")
     @classmethod
     def _years(cls, value: object) -> object:
-        return tuple(int(v) for v in value) if isinstance(value, list | tuple) else value
+        if not isinstance(value, list | tuple):
+            return value
+        if not all(str(item).strip().isdecimal() for item in value):
+            raise ValueError("years are numbers such as 2019,2023")
+        return tuple(int(item) for item in value)
 
     @field_validator("years")
     @classmethod

@@ -19,6 +19,7 @@ __all__ = [
     "Stack",
     "StackPaths",
     "StackPsf",
+    "StackTie",
     "StackValidation",
     "stack_paths",
 ]
@@ -136,6 +137,14 @@ class StackValidation(Record):
     n_stars: int = 0
 
 
+class StackTie(Record):
+    """How far a combined image was from PS1: combining by the median dims stars where the seeing is mixed."""
+
+    offset: float = Field(description="mag that its magnitudes were too faint by; its flux is raised by as much")
+    err: float
+    n_stars: int
+
+
 class Stack(Record):
     """A coadded image with its weight map."""
 
@@ -151,6 +160,7 @@ class Stack(Record):
     exptime_s: float = Field(description="summed, s")
     calibrated: bool = Field(description="false: PHOTZP is unknown, the scale is relative")
     psf: StackPsf | None = None
+    tie: StackTie | None = Field(None, description="applied to the published image; None: the frames' scale stands")
     validation: StackValidation | None = None
     scale_source: str = Field("", description="how the flux scale is known, as in the header's PHOTCAL")
     depth_5sigma: float | None = Field(None, description="5 sigma point source in an aperture of 2 FWHM diameter, mag")

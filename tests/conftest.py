@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from models.base import Roots
+from tests.demo import demo  # noqa: F401 (a fixture)
 
 if TYPE_CHECKING:
     from astropy.table import Table

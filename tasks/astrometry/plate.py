@@ -29,6 +29,7 @@ _MIN_COMPLETENESS = 0.3
 _MAX_ANISOTROPY = 0.05
 _SEEING_SNR = 20.0
 _CLIP = 6.0
+_NARROW = 0.5
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _refine(
     Raises
     ------
     StageError
-        If fewer than three stars are left to fit.
+        If fewer than four stars are left to fit.
     """
     wcs, fit = start, None
     for reach, degree in (
@@ -135,7 +136,14 @@ def _refine(
     return fit
 
 
-def _check_geometry(wcs: WCS, shape: tuple[int, int], telescope: Telescope, settings: AstrometrySettings) -> None:
+def check_geometry(wcs: WCS, shape: tuple[int, int], telescope: Telescope, settings: AstrometrySettings) -> None:
+    """Whether a camera as its profile describes it can have taken this frame.
+
+    Raises
+    ------
+    StageError
+        Scale outside the limits, oblong pixels, or the wrong parity.
+    """
     camera = telescope.camera
     _, _, scale, _, parity = frame_geometry(wcs, shape)
     low, high = settings.scale_low * camera.pixel_scale, settings.scale_high * camera.pixel_scale
@@ -191,11 +199,11 @@ def solve_frame(
             "plate solution", "the Gaia cone of this field is pending", "run python -m flows.retry_queries later"
         )
     everything = load_sources(measured, roots, telescope)
-    sources = everything.take(slice(settings.n_sources))
+    sources = everything.take(_not_cosmic(everything, measured.quality.fwhm_px)).take(slice(settings.n_sources))
     if len(sources) < settings.min_matched:
         raise StageError(
             "plate solution",
-            f"{len(sources)} sources, at least {settings.min_matched} are needed",
+            f"{len(sources)} starlike sources, at least {settings.min_matched} are needed",
             "look at the frame: clouds, a closed dome, a short exposure?",
         )
     nominal = telescope.camera.pixel_scale
@@ -214,7 +222,7 @@ def solve_frame(
     fit = _refine(start, sources, fitting_stars(reference, len(sources)), shape, radius, settings.fit_degree)
     if gaia is not None:
         reference = verification_stars(reference, settings.gaia_limit)
-    _check_geometry(fit.wcs, shape, telescope, settings)
+    check_geometry(fit.wcs, shape, telescope, settings)
     found = verify(fit.wcs, sources, reference, shape, radius)
     _check_matches(found, reference, settings)
 
@@ -231,6 +239,13 @@ def solve_frame(
         status="OK" if found.match.rms <= settings.ok_arcsec else "HIGH_RMS",
         fwhm_arcsec=_seeing(everything, fit.wcs, reference, radius, scale),
     )
+
+
+def _not_cosmic(sources: Sources, fwhm_px: float | None) -> NDArray[np.bool_]:
+    """All but what is far narrower than a star: cosmic rays and hot pixels crowd out the stars of a sparse frame."""
+    if fwhm_px is None:
+        return np.ones(len(sources), dtype=bool)
+    return ~(sources.fwhm < _NARROW * fwhm_px)
 
 
 def _check_matches(found: Verification, reference: Reference, settings: AstrometrySettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tasks.core.tools import run_tool, scratch
 __all__ = ["SolveFieldOptions", "spread_order", "run_solve_field"]
 
 _BOXES = 5
+_DEPTH = 75  # patterns are made of the first so many sources; all of them vote on each hypothesis
 _INDEX_ERROR_ARCSEC = 0.5
 
 
@@ -50,7 +52,7 @@ class SolveFieldOptions(Record):
             "--scale-units", "arcsecperpix", "--scale-low", f"{self.scale_low:.5f}",
             "--scale-high", f"{self.scale_high:.5f}",
             "--ra", f"{self.ra:.6f}", "--dec", f"{self.dec:.6f}", "--radius", f"{self.radius:.4f}",
-            "--cpulimit", f"{self.cpu_limit_s:.0f}", "--tweak-order", str(self.tweak_order),
+            "--depth", f"1-{_DEPTH}", "--cpulimit", f"{self.cpu_limit_s:.0f}", "--tweak-order", str(self.tweak_order),
             "--no-remove-lines", "--uniformize", "0", "--no-plots", "--temp-axy", "--crpix-center",
             "--new-fits", "none", "--match", "none", "--corr", "none", "--index-xyls", "none", "--solved", "none",
             "--rdls", index_stars or "none",
@@ -81,7 +83,8 @@ def _engine_config(index: IndexSet, roots: Roots, folder: Path, cpu_limit_s: flo
     """astrometry-engine's configuration: our index files and no others."""
     lines = [f"cpulimit {cpu_limit_s:.0f}", "inparallel"]
     if index.source == "installed":
-        lines += [f"add_path {index.folder}", "autoindex"]
+        (folder / "installed").symlink_to(str(index.folder))  # its own path may have spaces
+        lines += [f"add_path {folder / 'installed'}", "autoindex"]
     else:
         links = folder / "index"
         links.mkdir()
@@ -133,11 +136,11 @@ def run_solve_field(
         columns = {"X": x[order], "Y": y[order], "FLUX": np.arange(len(order), 0, -1, dtype="f8")}
         Table(columns).write(folder / "frame.xyls", format="fits")
         (folder / "engine.cfg").write_text(_engine_config(index, roots, folder, cpu_limit_s), encoding="utf-8")
-        run_tool(
+        printed = run_tool(
             "solve-field",
             options.arguments("frame.xyls", "frame.rdls" if want_index_stars else None),
             cwd=folder,
-            timeout_s=3 * cpu_limit_s + 30,
+            timeout_s=10 * cpu_limit_s + 60,
         )
         found = folder / "frame.wcs"
         if not found.is_file():
@@ -151,7 +154,7 @@ def run_solve_field(
             )
         with fits.open(found) as hdus:
             wcs = WCS(_plain(hdus[0].header), naxis=2)
-        stars = _index_stars(folder / "frame.rdls", index) if want_index_stars else None
+        stars = _index_stars(folder / "frame.rdls", printed, index) if want_index_stars else None
     return wcs, stars
 
 
@@ -161,11 +164,11 @@ def _plain(header: fits.Header) -> fits.Header:
     return fits.Header([card for card in header.cards if card.keyword.startswith(keep)])
 
 
-def _index_stars(path: Path, index: IndexSet) -> Reference:
+def _index_stars(path: Path, printed: str, index: IndexSet) -> Reference:
+    """The stars on the frame of the index file that solved it, without magnitudes."""
     with fits.open(path) as hdus:
         ra, dec = (np.asarray(hdus[1].data[name], dtype="f8") for name in ("RA", "DEC"))
-    what = (
-        "Gaia index stars" if index.source == "gaia" else f"stars of the index files in {Path(str(index.folder)).name}"
-    )
+    name = re.search(r"solved with index (\S+?)(?:\.littleendian|\.bigendian)?\.fits", printed)
+    what = "Gaia" if index.source == "gaia" else name.group(1) if name else "installed files"
     error = np.full(len(ra), _INDEX_ERROR_ARCSEC)
-    return Reference(ra, dec, error, np.arange(len(ra), dtype="f8"), f"{what}, at their own epoch; Gaia not asked")
+    return Reference(ra, dec, error, np.zeros(len(ra)), f"index stars ({what}), at their own epoch; Gaia not asked")

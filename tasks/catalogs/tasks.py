@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from prefect import task
-from prefect.tasks import exponential_backoff
 
 from models.base import Roots
 from models.catalog import Cone, StoredCone
@@ -20,10 +19,10 @@ __all__ = ["catalogue_cone"]
     name="ask catalogue",
     task_run_name="ask {catalogue} at {cone.ra:.3f} {cone.dec:+.3f}",
     tags=["catalogue"],
-    retries=2,
-    retry_delay_seconds=exponential_backoff(backoff_factor=15),
+    retries=1,  # of the whole list of services, each of which `fetch_cone` has tried several times
+    retry_delay_seconds=60,
     retry_jitter_factor=0.5,
-    retry_condition_fn=lambda task, run, state: is_transient(task, run, state),
+    retry_condition_fn=is_transient,
     persist_result=False,
 )
 def catalogue_cone(catalogue: Literal["gaia", "ps1"], cone: Cone, roots: Roots, settings: Settings) -> StoredCone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,10 @@ def _half_diagonal_deg(telescope: Telescope) -> float:
     return float(np.hypot(*telescope.camera.shape) / 2 * telescope.camera.pixel_scale / 3600)
 
 
+def _rounded_up(radius: float) -> float:
+    return math.ceil(radius * 1000) / 1000
+
+
 def _extent_deg(target: Target, selection: SelectionSettings) -> float:
     """How far from the group's centre the centres of its frames may lie."""
     return selection.merged_radius_deg if target.merged else selection.radius_arcmin / 60
@@ -34,7 +39,7 @@ def field_of_target(
 ) -> Field:
     """The field of a target group: wide enough for every frame of it, and for headers that are off."""
     radius = _half_diagonal_deg(telescope) + astrometry.cone_margin_deg + _extent_deg(target, selection)
-    return Field(name=target.name, cone=Cone(ra=target.ra, dec=target.dec, radius=round(radius, 3)))
+    return Field(name=target.name, cone=Cone(ra=target.ra, dec=target.dec, radius=_rounded_up(radius)))
 
 
 def _target_near(
@@ -106,7 +111,7 @@ def plan_fields(
                 break
         else:
             name = _coordinate_name(frame.ra, frame.dec)
-            radius = round(_half_diagonal_deg(telescope) + 2 * astrometry.cone_margin_deg, 3)
+            radius = _rounded_up(_half_diagonal_deg(telescope) + 2 * astrometry.cone_margin_deg)
             fields[name] = Field(name=name, cone=Cone(ra=round(frame.ra, 4), dec=round(frame.dec, 4), radius=radius))
             count[name] += 1
     return tuple(fields[name] for name, _ in sorted(count.items(), key=lambda item: (-item[1], item[0])))

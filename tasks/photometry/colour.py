@@ -12,6 +12,7 @@ from models.frame import CalibratedFrame, ColourTerm
 __all__ = ["gather_colour_terms"]
 
 MIN_FRAMES = 3
+_STEP = 0.005
 _CLIP_SIGMA = 3.0
 _MAD_TO_SIGMA = 1.4826
 
@@ -22,8 +23,8 @@ def gather_colour_terms(frames: Sequence[CalibratedFrame]) -> tuple[ColourTerm, 
     A filter's transmission does not change from one frame to the next, but the term fitted on a single frame
     is uncertain by some hundredths, and with it the zero point at colour zero. The mean over frames, weighted
     with stars / rms² and clipped at 3 robust sigma about the median, takes that scatter away. It is rounded to
-    0.01, which is below what the zero points can tell (4 mmag at a typical colour), so that one more frame does
-    not recalibrate all others.
+    0.005, which is below what the zero points can tell (2 mmag at a typical colour), so that one more frame rarely
+    recalibrates all others.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def gather_colour_terms(frames: Sequence[CalibratedFrame]) -> tuple[ColourTerm, 
         gathered.append(
             ColourTerm(
                 filter=name,
-                term=round(mean, 2),
+                term=round(round(mean / _STEP) * _STEP, 3),
                 error=round(spread / max(1.0, effective - 1.0) ** 0.5, 5),
                 n_frames=int(keep.sum()),
             )

@@ -15,7 +15,16 @@ from tasks.core.errors import StageError
 from tasks.core.fitsio import write_fits
 from tasks.photometry import GrowthCurve, moffat_enclosed
 
-__all__ = ["EncircledEnergy", "MoffatFit", "centred", "centroid", "encircled_energy", "fit_moffat", "write_psf_image"]
+__all__ = [
+    "EncircledEnergy",
+    "MoffatFit",
+    "centred",
+    "centroid",
+    "encircled_energy",
+    "fit_moffat",
+    "symmetric_wings",
+    "write_psf_image",
+]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -151,6 +160,27 @@ def centred(image: FloatArray, fwhm_px: float, size: int | None = None) -> Float
         cut = (image.shape[0] - size) // 2
         result = result[cut : cut + size, cut : cut + size]
     return np.asarray(result / result.sum())
+
+
+def symmetric_wings(image: FloatArray, fwhm_px: float) -> FloatArray:
+    """A centred PSF whose wings are the mean of themselves and their mirror image through the centre.
+
+    From 1.25 FWHM outward (wholly from 2 FWHM) what differs between opposite sides is noise and the light of
+    neighbours and galaxies, which would pull the centre of mass of a stack with few stars by 0.1 px. The
+    core keeps its asymmetry; the sum does not change.
+
+    Parameters
+    ----------
+    image
+        Square, odd side, centred.
+    fwhm_px
+        Width, px.
+    """
+    middle = (image.shape[0] - 1) / 2
+    rows, columns = np.indices(image.shape)
+    radius = np.hypot(rows - middle, columns - middle) / fwhm_px
+    share = np.clip((radius - 1.25) / 0.75, 0.0, 1.0) / 2.0
+    return np.asarray((1.0 - share) * image + share * image[::-1, ::-1])
 
 
 class EncircledEnergy(NamedTuple):

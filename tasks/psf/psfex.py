@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,7 +153,13 @@ def _facts(xml: Path) -> dict[str, str]:
     return {str(name): cell.text or "nan" for name, cell in zip(names, row.findall("TD"), strict=True)}
 
 
-def run_psfex_by_degree(catalogue: Path, options: PsfexOptions, candidates: int, log: Path) -> PsfexResult:
+def run_psfex_by_degree(
+    catalogue: Path,
+    options: PsfexOptions,
+    candidates: int,
+    log: Path,
+    needed: Mapping[int, int] = STARS_FOR_DEGREE,
+) -> PsfexResult:
     """Run PSFEx with the highest degree, up to the one asked, that its accepted stars bear.
 
     Parameters
@@ -161,23 +168,25 @@ def run_psfex_by_degree(catalogue: Path, options: PsfexOptions, candidates: int,
         As for `run_psfex`.
     candidates
         Stars that are bright and clean enough, to start from; PSFEx may accept fewer.
+    needed
+        Accepted stars that each degree needs.
 
     Raises
     ------
     StageError
-        If fewer than four stars are accepted.
+        If fewer stars are accepted than degree 0 needs.
     """
     accepted = candidates
     for degree in range(options.degree, -1, -1):
-        if accepted < STARS_FOR_DEGREE[degree]:
+        if accepted < needed[degree]:
             continue
         result = run_psfex(catalogue, options.model_copy(update={"degree": degree}), log)
         accepted = result.n_accepted
-        if accepted >= STARS_FOR_DEGREE[degree]:
+        if accepted >= needed[degree]:
             return result
     raise StageError(
         "PSF",
-        f"{accepted} usable stars, {STARS_FOR_DEGREE[0]} are needed for a PSF",
+        f"{accepted} usable stars, {needed[0]} are needed for a PSF",
         "a frame with more unsaturated stars of S/N above psf.min_snr, or a lower psf.min_snr",
     )
 

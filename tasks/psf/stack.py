@@ -25,11 +25,11 @@ from models.stack import Stack, StackPsf, stack_paths
 from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.files import ref
-from tasks.core.tools import scratch
+from tasks.core.tools import ToolFailedError, ToolMissingError, scratch
 from tasks.photometry import growth_curve, prepare_image
 from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, mesh_px, read_objects
 from tasks.psf.frame import candidates, fwhm_range
-from tasks.psf.images import centred, encircled_energy, fit_moffat, write_psf_image
+from tasks.psf.images import centred, encircled_energy, fit_moffat, symmetric_wings, write_psf_image
 from tasks.psf.psfex import PsfexOptions, evaluate_psf, run_psfex_by_degree
 
 __all__ = ["mean_psf", "stack_psf"]
@@ -40,6 +40,8 @@ BoolArray = npt.NDArray[np.bool_]
 _CURVE_SNR = 50.0
 _CURVE_STARS = 60
 _EPSF_STARS = 3
+_STARS_FOR_DEGREE = {0: 4, 1: 30, 2: 80, 3: 150, 4: 250}
+"""More than for a frame: what is kept is one place of the model alone, where each coefficient's noise adds up."""
 _NO_SATURATION = 1e12
 _ISOLATION_FWHM = 5.0
 _REMEDY = "look at the stack: are its frames aligned, and are there stars on it?"
@@ -61,8 +63,8 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
     the degree of its variation is lowered where stars are few. With fewer stars than PSFEx can use, an
     effective PSF of three or more (photutils; Anderson & King 2000, PASP 112, 1360); with fewer than those,
     a Moffat profile fitted to the brightest. ``METHOD`` in the header says which. The image is centred
-    on its middle pixel and sums to 1.0; EE50 and EE80 refer to all of a star's light, wings beyond the stamp
-    included. A stack without zero point has a PSF as well.
+    on its middle pixel, its wings are made point-symmetric, and it sums to 1.0. EE50 and EE80 refer to all of
+    a star's light, wings beyond the stamp included. A stack without zero point has a PSF as well.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
         psf, n_stars, chi2, method = _model(
             folder, catalogue, objects, image, bad, stars, settings, width if stars.x.size else None, log
         )
-    psf = centred(psf, width, settings.size_px)
+    psf = symmetric_wings(centred(psf, width, settings.size_px), width)
     shape = fit_moffat(psf, width)
     bright = stars.snr > _CURVE_SNR
     prepared = prepare_image(image, bad, _sky_variance(image, bad))
@@ -247,10 +249,13 @@ def _model(
             ),
             number,
             log.with_name(f"{log.name}_psfex.log"),
+            _STARS_FOR_DEGREE,
         )
         rows, columns = np.nonzero(~bad)
         x, y = (columns.min() + columns.max()) / 2 + 1, (rows.min() + rows.max()) / 2 + 1
         return evaluate_psf(result.file, x, y), result.n_accepted, result.chi2, f"PSFEx degree {result.degree}"
+    except (ToolMissingError, ToolFailedError):
+        raise  # nothing to do with the stars
     except StageError as refused:
         stamps = _stamps(image, bad, stars, settings.size_px + 4, _CURVE_STARS)
         if not stamps:
@@ -350,7 +355,7 @@ def mean_psf(psfs: Sequence[FramePsf], roots: Roots, telescope: Telescope) -> Fi
     scale = float(np.median(scales))
     median = np.median(images, axis=0)
     width = fit_moffat(median).fwhm_px
-    image = centred(median, width)
+    image = symmetric_wings(centred(median, width), width)
     shape = fit_moffat(image, width)
     energy = encircled_energy(image, shape)
     path = roots.data / "stacks" / f"{telescope.name}_mean_psf.fits"

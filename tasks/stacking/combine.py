@@ -24,6 +24,7 @@ from tasks.core.tools import run_tool, scratch
 from tasks.stacking.area import area_map, mean_area
 from tasks.stacking.grid import tangent_plane, unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs, outline, swarp_head
+from tasks.stacking.light import LightLoss, light_loss
 from tasks.stacking.product import stack_header, weight_header
 from tasks.stacking.weights import make_weights
 
@@ -37,6 +38,12 @@ _COMBINE: dict[str, Literal["MEDIAN", "WEIGHTED", "CLIPPED"]] = {
     "clipped": "CLIPPED",
 }
 
+_TYPICAL_SEEING_ARCSEC = 3.0
+
+
+def _yes(value: bool) -> str:
+    return "Y" if value else "N"
+
 
 class SwarpOptions(Record):
     """What SWarp is told; everything it would take from a configuration file or guess is stated."""
@@ -48,16 +55,20 @@ class SwarpOptions(Record):
     resampling_type: str
     back_size: int
     memory_mb: int
+    stem: str = "coadd"
+    keep_resampled: bool = False
+    resampled: bool = False
+    """The inputs are what an earlier run resampled: nothing is resampled, subtracted or rescaled again."""
 
     def arguments(self) -> list[str]:
         """The argument list, without input images."""
         options = {
-            "IMAGEOUT_NAME": "coadd.fits",
-            "WEIGHTOUT_NAME": "coadd.weight.fits",
+            "IMAGEOUT_NAME": f"{self.stem}.fits",
+            "WEIGHTOUT_NAME": f"{self.stem}.weight.fits",
             "HEADER_SUFFIX": ".head",
             "WEIGHT_TYPE": "MAP_WEIGHT",
             "WEIGHT_SUFFIX": ".weight.fits",
-            "RESCALE_WEIGHTS": "Y",
+            "RESCALE_WEIGHTS": _yes(not self.resampled),
             "COMBINE": "Y",
             "COMBINE_TYPE": self.combine_type,
             "BLANK_BADPIXELS": "Y",
@@ -69,7 +80,7 @@ class SwarpOptions(Record):
             "PIXELSCALE_TYPE": "MANUAL",
             "PIXEL_SCALE": f"{self.pixel_scale:.6f}",
             "IMAGE_SIZE": f"{self.image_size[0]},{self.image_size[1]}",
-            "RESAMPLE": "Y",
+            "RESAMPLE": _yes(not self.resampled),
             "RESAMPLE_DIR": ".",
             "RESAMPLING_TYPE": self.resampling_type,
             "OVERSAMPLING": "1",
@@ -78,7 +89,7 @@ class SwarpOptions(Record):
             "FSCALE_KEYWORD": "FLXSCALE",
             "FSCALE_DEFAULT": "1.0",
             "GAIN_DEFAULT": "0.0",
-            "SUBTRACT_BACK": "Y",
+            "SUBTRACT_BACK": _yes(not self.resampled),
             "BACK_TYPE": "AUTO",
             "BACK_SIZE": str(self.back_size),
             "BACK_FILTERSIZE": "3",
@@ -86,7 +97,7 @@ class SwarpOptions(Record):
             "VMEM_MAX": str(2 * self.memory_mb),
             "MEM_MAX": str(self.memory_mb),
             "COMBINE_BUFSIZE": str(self.memory_mb // 2),
-            "DELETE_TMPFILES": "Y",
+            "DELETE_TMPFILES": _yes(not self.keep_resampled),
             "COPY_KEYWORDS": "OBJECT",
             "WRITE_FILEINFO": "N",
             "WRITE_XML": "N",
@@ -158,11 +169,25 @@ def _write_inputs(
     return names, min(limits)
 
 
-def _read_result(folder: Path, grid: Grid) -> tuple[FloatImage, FloatImage]:
+def _run_swarp(names: Sequence[str], options: SwarpOptions, folder: Path, timeout_s: float, log: Path) -> None:
+    outputs = (folder / f"{options.stem}.fits", folder / f"{options.stem}.weight.fits")
+    run_tool("SWarp", [*names, *options.arguments()], cwd=folder, timeout_s=timeout_s, outputs=outputs, log=log)
+
+
+def _seeing_px(frames: Sequence[ScaledFrame], grid: Grid) -> float:
+    known = [
+        width
+        for frame in frames
+        if (width := frame.aligned.frame.solved.fwhm_arcsec or frame.aligned.frame.solved.measured.quality.fwhm_arcsec)
+    ]
+    return (float(np.median(known)) if known else _TYPICAL_SEEING_ARCSEC) / grid.pixel_scale
+
+
+def _read_result(folder: Path, grid: Grid, stem: str = "coadd") -> tuple[FloatImage, FloatImage]:
     """Image and weight as SWarp wrote them, checked against the grid; exactly 0 where there is no data."""
     with (
-        fits.open(folder / "coadd.fits", memmap=False) as image,
-        fits.open(folder / "coadd.weight.fits", memmap=False) as map_,
+        fits.open(folder / f"{stem}.fits", memmap=False) as image,
+        fits.open(folder / f"{stem}.weight.fits", memmap=False) as map_,
     ):
         header = image[0].header
         data, weight = np.array(image[0].data, np.float32), np.array(map_[0].data, np.float32)
@@ -185,8 +210,20 @@ def _read_result(folder: Path, grid: Grid) -> tuple[FloatImage, FloatImage]:
     return data, weight
 
 
+def _loss_note(loss: LightLoss | None, how: str) -> str:
+    if loss is None:
+        return f"too few stars to see what the {how} loses of their light: nothing restored"
+    return (
+        f"the {how} loses {loss.magnitude:+.4f} +- {loss.error:.4f} mag of the stars' light ({loss.n_stars} stars, "
+        "against the weighted mean); restored, so smooth extended light is brighter by as much"
+    )
+
+
 def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope, settings: StackSettings) -> Stack:
     """Stack the chosen frames of one filter.
+
+    Stars in a median or clipped stack are brought to the flux they have in the weighted mean of the same frames
+    (`tasks.stacking.light`), if ``settings.restore_light``; header (LIGHTCOR) and notes say by how much.
 
     Image and weight go to `models.stack.StackPaths.work_image` and ``work_weight``; `finish_stack` publishes
     them.
@@ -225,6 +262,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
         names, linear_limit = _write_inputs(frames, grid, folder, roots, telescope)
         _, notes = make_weights(frames, folder, roots, telescope)
         (folder / "swarp.conf").write_text("# all options are arguments\n", encoding="ascii")
+        compare = settings.restore_light and settings.combine != "weighted" and len(frames) > 2
         options = SwarpOptions(
             combine_type=_COMBINE[settings.combine],
             center=(grid.ra, grid.dec),
@@ -233,16 +271,23 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
             resampling_type=settings.resampling,
             back_size=settings.back_size_px,
             memory_mb=settings.memory_mb,
+            keep_resampled=compare,
         )
-        run_tool(
-            "SWarp",
-            [*names, *options.arguments()],
-            cwd=folder,
-            timeout_s=settings.timeout_s,
-            outputs=(folder / "coadd.fits", folder / "coadd.weight.fits"),
-            log=roots.logs / f"swarp_{selection.group}_{telescope.name}_{selection.filter}.log",
-        )
+        log = roots.logs / f"swarp_{selection.group}_{telescope.name}_{selection.filter}.log"
+        _run_swarp(names, options, folder, settings.timeout_s, log)
         data, weight = _read_result(folder, grid)
+        loss = None
+        if compare:
+            again = {"combine_type": "WEIGHTED", "stem": "mean", "resampled": True}
+            resampled = [name.replace(".fits", ".resamp.fits") for name in names]
+            _run_swarp(resampled, options.model_copy(update=again), folder, settings.timeout_s, log)
+            mean, mean_weight = _read_result(folder, grid, "mean")
+            bad = (weight <= 0) | (mean_weight <= 0)
+            loss = light_loss(data, mean, bad, _seeing_px(frames, grid), linear_limit) if not bad.all() else None
+            notes = (*notes, _loss_note(loss, settings.combine))
+    if loss is not None:
+        factor = np.float32(10.0 ** (0.4 * loss.magnitude))
+        data, weight, linear_limit = data * factor, weight / factor**2, linear_limit * float(factor)
     if not weight.any():
         raise StageError(
             "stacking",
@@ -251,7 +296,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
         )
     write_fits(
         paths.work_image,
-        [fits.PrimaryHDU(data, stack_header(selection, frames, grid, telescope, settings, linear_limit))],
+        [fits.PrimaryHDU(data, stack_header(selection, frames, grid, telescope, settings, linear_limit, loss))],
     )
     map_header = weight_header(selection, len(frames), grid, telescope, settings)
     write_fits(paths.work_weight, [fits.PrimaryHDU(weight, map_header)])

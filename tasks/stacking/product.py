@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from models.base import Roots
 from models.settings import StackSettings
-from models.stack import Grid, ScaledFrame, Selection, Stack, StackPsf, StackValidation, stack_paths
+from models.stack import Grid, ScaledFrame, Selection, Stack, StackPsf, StackTie, StackValidation, stack_paths
 from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.files import ref
@@ -20,6 +20,7 @@ from tasks.core.fitsio import write_fits
 from tasks.core.tools import tool_version
 from tasks.stacking.grid import grid_header
 from tasks.stacking.heads import frame_label
+from tasks.stacking.light import LightLoss
 
 __all__ = ["finish_stack", "stack_header", "weight_header"]
 
@@ -70,6 +71,7 @@ def stack_header(
     telescope: Telescope,
     settings: StackSettings,
     linear_limit: float,
+    loss: LightLoss | None,
 ) -> fits.Header:
     """Header of a stack but for what is measured on it; the same inputs give the same cards.
 
@@ -83,6 +85,8 @@ def stack_header(
         Of the stack.
     linear_limit
         Level up to which every frame is linear, in the stack's units.
+    loss
+        Star light that the combination lost and that was restored.
     """
     header = _identity(selection, len(frames), grid, telescope, settings.combine)
     place = "TELESCOP"
@@ -100,6 +104,8 @@ def stack_header(
     header["BACKSUB"] = ("Y", "background subtracted")
     header["BACKSIZE"] = (settings.back_size_px, "[px] background mesh size")
     header["RESAMPLE"] = (settings.resampling, "resampling kernel")
+    if loss is not None:
+        header["LIGHTCOR"] = (round(loss.magnitude, 5), "[mag] star light that COMBTYPE lost: restored")
     header["SATURATE"] = (round(linear_limit, 1), "[adu] every frame is linear below this")
     header["SOFTWARE"] = (tool_version("SWarp"), "what resampled and combined")
     for number, frame in enumerate(frames, start=1):
@@ -117,7 +123,7 @@ def weight_header(
 
 
 def _measured(
-    psf: StackPsf | None, validation: StackValidation | None, depth_5sigma: float | None
+    psf: StackPsf | None, tie: StackTie | None, validation: StackValidation | None, depth_5sigma: float | None
 ) -> list[tuple[str, object, str]]:
     cards: list[tuple[str, object, str]] = []
     if psf is not None:
@@ -138,6 +144,12 @@ def _measured(
             cards.append(("PHOTOFF", round(validation.zp_offset, 5), "[mag] the magnitudes are too faint by this"))
         if not validation.validated and validation.reason:
             cards.append(("PHOTWHY", _ascii(validation.reason), "why not validated"))
+    if tie is not None:
+        cards += [
+            ("PHOTTIE", tie.offset, "[mag] flux was raised by this to fit PS1"),
+            ("PHOTTIEE", tie.err, "[mag] error of PHOTTIE"),
+            ("PHOTTIEN", tie.n_stars, "stars PHOTTIE rests on, not in PHOTNSTR"),
+        ]
     if depth_5sigma is not None:
         cards.append(("DEPTH5S", round(depth_5sigma, 4), "[mag] 5 sigma, point source, 2 FWHM aperture"))
     return cards
@@ -153,7 +165,9 @@ def _ascii(text: str) -> str:
     return re.sub(r"[^ -~]", "?", text)
 
 
-def _republish(source: Path, target: Path, cards: Sequence[tuple[str, object, str]], after: str) -> None:
+def _republish(
+    source: Path, target: Path, cards: Sequence[tuple[str, object, str]], after: str, scale: float = 1.0
+) -> None:
     try:
         with fits.open(source, memmap=False) as hdus:
             header, data = hdus[0].header.copy(), np.asarray(hdus[0].data, np.float32)
@@ -163,6 +177,10 @@ def _republish(source: Path, target: Path, cards: Sequence[tuple[str, object, st
         ) from error
     for key in ("CHECKSUM", "DATASUM"):
         header.remove(key, ignore_missing=True)
+    if scale != 1.0:
+        data = (data * np.float32(scale)).astype(np.float32)
+        if "SATURATE" in header:
+            header["SATURATE"] = round(float(header["SATURATE"]) * scale, 1)
     place = after
     for key, value, comment in cards:
         _set(header, key, value, comment, place)
@@ -184,7 +202,8 @@ def finish_stack(
     stack
         As `combine` made it.
     psf, validation, depth_5sigma
-        Of the stack; what is None is not known, which the header says (``PSFSTAT``, no ``PHOTCHK``).
+        Of the stack (the depth as measured before ``stack.tie`` is applied). What is None is not known, which the
+        header says (``PSFSTAT``, no ``PHOTCHK``).
     roots
         Data root.
 
@@ -200,7 +219,11 @@ def finish_stack(
     """
     paths = stack_paths(stack.group, stack.telescope, stack.filter, roots)
     depth = depth_5sigma if depth_5sigma is not None else stack.depth_5sigma
-    _republish(roots.of(stack.image), paths.image, _measured(psf, validation, depth), after="PIXSCALE")
+    raised = stack.tie.offset if stack.tie is not None else 0.0
+    if depth is not None:
+        depth -= raised
+    cards = _measured(psf, stack.tie, validation, depth)
+    _republish(roots.of(stack.image), paths.image, cards, after="PIXSCALE", scale=10.0 ** (0.4 * raised))
     _republish(roots.of(stack.weight), paths.weight, (), after="PIXSCALE")
     return stack.model_copy(
         update={

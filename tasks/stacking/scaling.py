@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -117,8 +118,16 @@ def relative_zero_points(
     frames = sorted(aligned, key=lambda a: (a.frame.raw.night, a.frame.raw.name))
     useless = [frame for frame in frames if frame.frame.raw.exptime <= 0]
     rejected = [Rejected(file=frame_label(frame), reason="exposure time 0: no flux scale") for frame in useless]
-    frames = [frame for frame in frames if frame.frame.raw.exptime > 0]
-    seen = _observe(frames, roots, telescope, settings)
+    measured: list[tuple[AlignedFrame, _Measured]] = []
+    for frame in frames:
+        if frame.frame.raw.exptime <= 0:
+            continue
+        try:
+            measured.append((frame, _measure(frame, roots, telescope, settings)))
+        except StageError as error:  # one damaged frame does not stop its filter
+            rejected.append(Rejected(file=frame_label(frame), reason=f"{error.stage}: {error.reason}"))
+    frames = [frame for frame, _ in measured]
+    seen = _join([stars for _, stars in measured], settings.match_arcsec)
     labels = link_frames(seen.frame, seen.star, len(frames), settings.min_stars)
     zp, source, notes = np.full(len(frames), np.nan), [""] * len(frames), list[str]()
     relative: list[tuple[IntArray, RelativeSolution]] = []
@@ -196,42 +205,53 @@ def _assemble(
     )
 
 
-def _observe(
-    frames: Sequence[AlignedFrame], roots: Roots, telescope: Telescope, settings: PhotometrySettings
-) -> _Observations:
-    """Photometry of every frame's good stars, matched on the sky."""
-    frame, m, sigma, direction = [], [], [], []
-    for index, aligned in enumerate(frames):
-        raw = aligned.frame.raw
-        fwhm = frame_fwhm_px(aligned.frame.solved)
-        if fwhm is None:
-            continue
-        sources: Table = read_sources(aligned.frame.solved.measured, roots)
-        data, mask, variance, header = read_reduced(aligned.frame.reduced, roots)
-        camera = telescope.camera
-        ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
-        peak = 0.95 * ceiling - aligned.frame.solved.measured.quality.sky_adu
-        chosen = usable_stars(sources, data.shape, fwhm, peak, settings)
-        if not len(chosen):
-            continue
-        x, y = (np.asarray(sources[column], float)[chosen] for column in ("X", "Y"))
-        stars = measure_stars(data, mask, variance, x, y, fwhm, settings)
-        wcs = head_wcs(aligned, roots)
-        sky = wcs.all_pix2world(np.column_stack([stars.x, stars.y]), 1)
-        area = np.ones(len(stars.x))
-        if aligned.frame.reduced.flat is not None and len(stars.x):
-            area = solid_angle(wcs, stars.x, stars.y) / mean_area(wcs, (data.shape[0], data.shape[1]))
-        frame.append(np.full(len(stars.x), index))
-        m.append(-2.5 * np.log10(stars.flux * area / raw.exptime))
-        sigma.append(2.5 / np.log(10.0) * stars.sigma / stars.flux)
-        direction.append(unit_vectors(sky[:, 0], sky[:, 1]))
-    if not frame:
+class _Measured(NamedTuple):
+    """Stars of one frame: instrumental magnitude of 1 s, its error (mag), direction (unit vectors)."""
+
+    m: FloatArray
+    sigma: FloatArray
+    direction: FloatArray
+
+
+def _measure(aligned: AlignedFrame, roots: Roots, telescope: Telescope, settings: PhotometrySettings) -> _Measured:
+    """Photometry of a frame's good stars; none where its seeing is unknown."""
+    raw, solved = aligned.frame.raw, aligned.frame.solved
+    wcs = head_wcs(aligned, roots)
+    sources: Table = read_sources(solved.measured, roots)
+    data, mask, variance, header = read_reduced(aligned.frame.reduced, roots)
+    nothing = _Measured(np.empty(0), np.empty(0), np.empty((0, 3)))
+    fwhm = frame_fwhm_px(solved)
+    if fwhm is None:
+        return nothing
+    camera = telescope.camera
+    ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
+    chosen = usable_stars(sources, data.shape, fwhm, 0.95 * ceiling - solved.measured.quality.sky_adu, settings)
+    if not len(chosen):
+        return nothing
+    x, y = (np.asarray(sources[column], float)[chosen] for column in ("X", "Y"))
+    stars = measure_stars(data, mask, variance, x, y, fwhm, settings)
+    if not len(stars.x):
+        return nothing
+    sky = wcs.all_pix2world(np.column_stack([stars.x, stars.y]), 1)
+    area = np.ones(len(stars.x))
+    if aligned.frame.reduced.flat is not None:
+        area = solid_angle(wcs, stars.x, stars.y) / mean_area(wcs, (data.shape[0], data.shape[1]))
+    return _Measured(
+        m=-2.5 * np.log10(stars.flux * area / raw.exptime),
+        sigma=2.5 / np.log(10.0) * stars.sigma / stars.flux,
+        direction=unit_vectors(sky[:, 0], sky[:, 1]),
+    )
+
+
+def _join(measured: Sequence[_Measured], match_arcsec: float) -> _Observations:
+    """Match the stars of all frames on the sky."""
+    if not measured:
         nothing = np.empty(0, np.int64)
         return _Observations(nothing, nothing, np.empty(0), np.empty(0), np.empty((0, 3)))
-    vectors = np.vstack(direction)
-    frame_of = np.concatenate(frame).astype(np.int64)
-    star, stars_at = _match(frame_of, vectors, settings.match_arcsec)
-    return _Observations(frame_of, star, np.concatenate(m), np.concatenate(sigma), stars_at)
+    frame = np.repeat(np.arange(len(measured)), [len(stars.m) for stars in measured]).astype(np.int64)
+    star, stars_at = _match(frame, np.vstack([stars.direction for stars in measured]), match_arcsec)
+    m, sigma = (np.concatenate([stars[i] for stars in measured]) for i in (0, 1))
+    return _Observations(frame, star, m, sigma, stars_at)
 
 
 def _match(frame: IntArray, vectors: FloatArray, match_arcsec: float) -> tuple[IntArray, FloatArray]:

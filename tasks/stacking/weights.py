@@ -11,6 +11,7 @@ ones, and a star saturated in all of them keeps its (flat-topped) core.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from tasks.calibration import read_reduced
 from tasks.core.errors import StageError
 from tasks.core.files import digest_file
 from tasks.stacking.heads import frame_label, head_wcs
+from tasks.stacking.selection import separation_deg
 
 __all__ = ["frame_weight", "make_weights", "spared_cores"]
 
@@ -43,6 +45,8 @@ LANCZOS_REACH = 3
 """SWarp drops every output pixel whose LANCZOS3 kernel meets a pixel of weight 0."""
 
 _EIGHT = np.ones((3, 3), bool)
+_STEP = 10.0
+_CORNER = np.array([[0.0, 0.0], [_STEP, 0.0], [0.0, _STEP]])
 
 
 def frame_weight(mask: MaskImage, flat: FloatImage | None, spared: BoolImage) -> FloatImage:
@@ -75,6 +79,15 @@ def _blobs(mask: MaskImage) -> tuple[npt.NDArray[np.int32], int]:
     return labels, int(count)
 
 
+def _overlap(one: AlignedFrame, other: AlignedFrame) -> bool:
+    """Whether two frames can see the same place; far from a frame its distortion polynomial means nothing."""
+    reach = sum(
+        math.hypot(*frame.frame.raw.shape) / 2.0 * frame.frame.solved.solution.pixel_scale / 3600.0
+        for frame in (one, other)
+    )
+    return separation_deg(one.ra, one.dec, other.ra, other.dec) < reach
+
+
 def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roots: Roots) -> list[BoolImage]:
     """Saturated cores that must keep their weight, for each frame.
 
@@ -92,7 +105,7 @@ def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roo
     """
     wcs = [head_wcs(frame, roots) for frame in frames]
     reach = 2 * LANCZOS_REACH + 1
-    clean = [~ndimage.binary_dilation(mask != 0, structure=np.ones((reach, reach), bool)) for mask in masks]
+    clean = [ndimage.maximum_filter(mask != 0, size=reach) == 0 for mask in masks]
     spared = []
     for own, mask in enumerate(masks):
         labels, count = _blobs(mask)
@@ -101,23 +114,28 @@ def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roo
             continue
         around = ndimage.grey_dilation(labels, size=(reach, reach))
         rows, columns = np.nonzero(around)
-        blob = around[rows, columns]
-        sky = wcs[own].all_pix2world(np.column_stack([columns, rows]) + 1.0, 1)
+        blob = around[rows, columns] - 1
+        size = np.maximum(np.bincount(blob, minlength=count), 1)
+        centre = np.column_stack([np.bincount(blob, where, count) / size for where in (columns, rows)])
+        offset = np.column_stack([columns, rows]) - centre[blob]
+        sky = wcs[own].all_pix2world(np.vstack([centre + step for step in _CORNER]), 0)
         seen = np.zeros(len(rows), bool)
         for other, there in enumerate(wcs):
-            open_rows = np.flatnonzero(~seen)
-            if other == own or not len(open_rows):
+            unseen = np.flatnonzero(~seen)
+            if other == own or not len(unseen) or not _overlap(frames[own], frames[other]):
                 continue
-            at = np.rint(there.wcs_world2pix(sky[open_rows], 0))
-            x, y = at[:, 0], at[:, 1]
+            # A core is small: a linear map of its centre and two points beside it places its pixels well enough.
+            at, right, up = there.wcs_world2pix(sky, 0).reshape(3, count, 2)
+            of, away = blob[unseen], offset[unseen] / _STEP
+            place = at[of] + away[:, :1] * (right - at)[of] + away[:, 1:] * (up - at)[of]
+            x, y = np.rint(np.nan_to_num(place, nan=-1e6).clip(-1e6, 1e6)).astype(int).T
             ny, nx = clean[other].shape
             inside = (x >= LANCZOS_REACH) & (x < nx - LANCZOS_REACH) & (y >= LANCZOS_REACH) & (y < ny - LANCZOS_REACH)
-            found = np.zeros(len(open_rows), bool)
-            found[inside] = clean[other][y[inside].astype(int), x[inside].astype(int)]
-            seen[open_rows[found]] = True
+            found = np.zeros(len(unseen), bool)
+            found[inside] = clean[other][y[inside], x[inside]]
+            seen[unseen[found]] = True
         needed = np.zeros(count + 1, bool)
-        needed[np.unique(blob[~seen])] = True
-        needed[0] = False
+        needed[np.unique(blob[~seen]) + 1] = True
         spared.append(needed[labels])
     return spared
 

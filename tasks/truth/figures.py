@@ -41,6 +41,7 @@ _MATCH_ARCSEC = 1.5
 _BRIGHT_SNR = 50.0
 _ISOLATION_ARCSEC = 12.0
 _NEIGHBOUR = 0.02
+_SAME_LIGHT = 0.4
 
 
 class Figure(Record):
@@ -78,7 +79,10 @@ def _isolated(positions: FloatArray, flux: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def _positions(record: FrameRecord, true: TrueFrame, stars: Table, roots: Roots) -> dict[int, FloatArray] | None:
-    """Offsets (arcsec, east and north) of a frame's stars with S/N > 50 from the truth, through its `.head`."""
+    """Offsets (arcsec, east and north) of a frame's stars with S/N > 50 from the truth, through its `.head`.
+
+    A source counts as the star it lies on if it has about the star's light: the arm of a spiral does not.
+    """
     assert record.measured is not None
     assert record.reduced is not None
     head = roots.of(record.reduced.file).with_suffix(".head")
@@ -96,10 +100,11 @@ def _positions(record: FrameRecord, true: TrueFrame, stars: Table, roots: Roots)
     found = _tangent(ra, dec, ra0, dec0)
     distance, index = cKDTree(place).query(found, distance_upper_bound=_MATCH_ARCSEC)
     near = np.isfinite(distance)
+    light = np.asarray(sources["FLUX"])[good]
     return {
         int(known["id"][j]): found[i] - place[j]
         for i, j in zip(np.flatnonzero(near), index[near], strict=True)
-        if alone[j]
+        if alone[j] and abs(np.log(light[i] / known["flux"][j])) < _SAME_LIGHT
     }
 
 

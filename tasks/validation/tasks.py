@@ -12,9 +12,23 @@ from models.stack import Stack, StackValidation, stack_paths
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
 from tasks.core.running import settled
-from tasks.validation import plot_validation, residuals, validate_stack
+from tasks.validation import plot_validation, residuals, tie_stack, validate_stack
 
-__all__ = ["validated_stack", "validation_plot"]
+__all__ = ["tied_stack", "validated_stack", "validation_plot"]
+
+
+@task(
+    name="tie to PS1",
+    task_run_name="tie {stack.group} {stack.filter} to PS1",
+    tags=["validation"],
+    cache_policy=ByContent(code=[tie_stack]),
+    persist_result=True,
+)
+def tied_stack(
+    stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
+) -> Stack | FrameFailure:
+    """The stack with what its flux must be raised by to fit PS1; not applied until it is finished."""
+    return settled(f"{stack.group}_{stack.filter}", _with_tie, stack, ps1, roots, telescope, settings)
 
 
 @task(
@@ -29,6 +43,12 @@ def validated_stack(
 ) -> StackValidation | FrameFailure:
     """Offset of a stack's zero point from PS1, its error and scatter."""
     return settled(f"{stack.group}_{stack.filter}", validate_stack, stack, ps1, roots, telescope, settings)
+
+
+def _with_tie(
+    stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
+) -> Stack:
+    return stack.model_copy(update={"tie": tie_stack(stack, ps1, roots, telescope, settings)})
 
 
 def _measure_and_plot(

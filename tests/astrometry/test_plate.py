@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.wcs import WCS
 
 from models.frame import SolvedFrame
 from models.settings import AstrometrySettings
 from tasks.astrometry import read_wcs, solve_frame
+from tasks.astrometry.plate import check_geometry
 from tasks.core.errors import StageError, TransientError
 from tests.astrometry.conftest import DEC, RA, Field
 from tests.astrometry.sky import (
@@ -100,8 +102,33 @@ def test_a_solution_that_gaia_does_not_bear_out_is_refused(field: Field, tmp_pat
 
 
 def test_too_few_sources(field: Field) -> None:
-    with pytest.raises(StageError, match="5 sources, at least 6"):
-        solve(field, Camera(), "few", limit=0.0, spurious=5)
+    with pytest.raises(StageError, match="2 starlike sources, at least 6"):
+        solve(field, Camera(), "few", limit=14.2, spurious=90)
+
+
+def test_the_status_is_that_of_the_rms(field: Field) -> None:
+    table, _ = source_table(field.gaia, Camera(), 2023.4, 1)
+    measured = measured_frame(raw_frame("rms", 2023.4), table, field.roots)
+    arguments = (measured, field.hint, field.index, field.cone, field.roots, field.telescope)
+    assert solve_frame(*arguments, AstrometrySettings(ok_arcsec=0.001)).status == "HIGH_RMS"
+    with pytest.raises(StageError, match="rms 0"):
+        solve_frame(*arguments, AstrometrySettings(ok_arcsec=0.001, high_rms_arcsec=0.002))
+    with pytest.raises(StageError, match="stars matched, at least 50"):
+        solve_frame(*arguments, AstrometrySettings(min_matched=50, gaia_limit_sparse=16.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"scale": 1.3}, "outside"), ({"parity": 1}, "mirrored"), ({"stretch": 1.2}, "longer than wide")],
+)
+def test_a_solution_of_the_wrong_shape_is_refused(field: Field, change: dict[str, float], word: str) -> None:
+    """Whatever the solver was told: the fit itself must be a picture this camera can take."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [RA, DEC], [512.5, 512.5]
+    scale = change.get("scale", 0.77) / 3600
+    wcs.wcs.cd = np.diag([change.get("parity", -1) * scale, scale * change.get("stretch", 1.0)])
+    with pytest.raises(StageError, match=word):
+        check_geometry(wcs, (1024, 1024), field.telescope, field.settings)
 
 
 def test_without_gaia_the_frame_waits(field: Field) -> None:

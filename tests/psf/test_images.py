@@ -11,7 +11,7 @@ from astropy.io import fits
 from tasks.core.errors import StageError
 from tasks.photometry import GrowthCurve
 from tasks.psf import centred, centroid, encircled_energy, fit_moffat
-from tasks.psf.images import write_psf_image
+from tasks.psf.images import symmetric_wings, write_psf_image
 from tests.photometry.starfield import moffat_field
 
 
@@ -54,6 +54,23 @@ def test_centred_sums_to_one_and_stands_in_the_middle(x: float, y: float) -> Non
     rows, columns = np.indices(result.shape)
     assert ((result * columns).sum(), (result * rows).sum()) == pytest.approx((12.0, 12.0), abs=0.02)
     assert fit_moffat(result).fwhm_px == pytest.approx(fit_moffat(image).fwhm_px, rel=0.02)
+
+
+def test_wings_lose_a_neighbour_of_one_side_and_the_core_keeps_its_shape() -> None:
+    image = centred(star(12.0, 12.0), 3.5)
+    image[12, 13] *= 1.05
+    image[2, 20] += 0.01
+    image /= image.sum()
+    result = symmetric_wings(image, 3.5)
+    assert result.sum() == pytest.approx(1.0, abs=1e-12)
+    assert result[12, 13] == image[12, 13]
+    rows, columns = np.indices(image.shape)
+
+    def centre(of: np.ndarray) -> float:
+        return float(np.hypot((of * (columns - 12)).sum(), (of * (rows - 12)).sum()))
+
+    assert centre(image) > 0.1
+    assert centre(result) < 0.02
 
 
 @pytest.mark.parametrize("image", [np.zeros((25, 25)), star(20.0, 12.0), np.full((25, 25), np.nan)])

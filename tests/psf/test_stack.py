@@ -59,7 +59,8 @@ def test_psf_of_a_stack(roots: Roots, t120: Telescope) -> None:
     stack = made_up(field, roots)
     psf = stack_psf(stack, roots, t120, SETTINGS)
     header = check_image(stack, roots, field, 0.02)
-    assert (psf.method, header["METHOD"]) == ("PSFEx degree 2", "PSFEx degree 2")
+    assert psf.method == header["METHOD"]
+    assert psf.method.startswith("PSFEx degree")
     assert psf.ee50_arcsec == pytest.approx(1.803 * 0.770 / 0.77, rel=0.03)
     assert psf.ee80_arcsec == pytest.approx(3.078, rel=0.04)
     assert psf.ellipticity < 0.02

@@ -123,6 +123,28 @@ def test_a_frame_nothing_tells_the_scale_of_never_enters(night):
     assert "scale unknown" in rejected.reason
 
 
+def test_a_damaged_frame_does_not_stop_the_others(night):
+    roots, sky, _, frames = night
+    torn = take(Shot("torn"), sky, roots)
+    path = roots.of(torn.frame.reduced.file)
+    path.write_bytes(path.read_bytes()[:5000])
+    headless = take(Shot("headless"), sky, roots)
+    roots.of(headless.head).write_text("CTYPE1  = 'RA---TPV'\nEND\n")
+    scaling = relative_zero_points([*frames[:3], torn, headless], None, roots, T120, SETTINGS)
+    assert len(scaling.scaled) == 3
+    reasons = {item.file: item.reason for item in scaling.rejected}
+    assert "cannot be read" in reasons["20250317/torn.fits"]
+    assert "lacks" in reasons["20250317/headless.fits"]
+
+
+def test_no_exposure_time_no_scale(night):
+    roots, sky, _, frames = night
+    instant = take(Shot("instant", exptime=0.0), sky, roots)
+    scaling = relative_zero_points([*frames[:2], instant], None, roots, T120, SETTINGS)
+    assert [item.file for item in scaling.rejected] == ["20250317/instant.fits"]
+    assert "exposure time 0" in scaling.rejected[0].reason
+
+
 def test_narrow_band_is_relative_without_a_catalogue(night):
     roots, sky, _, _ = night
     frames = [
@@ -173,3 +195,11 @@ def test_filters_are_not_mixed(night):
 
 def test_nothing_in_nothing_out(tmp_path):
     assert relative_zero_points([], None, make_roots(tmp_path), T120, SETTINGS).scaled == ()
+
+
+def test_frames_without_a_single_star(night):
+    roots, sky, _, _ = night
+    frames = [take(Shot(name, zp=22.8, ps1=ps1), sky[:0], roots) for name, ps1 in (("dark1", 0.0), ("dark2", None))]
+    scaling = relative_zero_points(frames, None, roots, T120, SETTINGS)
+    assert [item.aligned.frame.raw.name for item in scaling.scaled] == ["dark1"]
+    assert [item.file for item in scaling.rejected] == ["20250317/dark2.fits"]

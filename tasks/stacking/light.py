@@ -1,0 +1,123 @@
+"""Star light that a median loses.
+
+A pixel's median over frames of mixed seeing is not linear in the stars' profiles: sharp frames lose their cores,
+wide ones their wings, and a stack of 1.8-4.0 arcsec frames holds 15-40 mmag less of its stars' light than went in.
+The weighted mean of the same resampled frames is linear. The ratio of star fluxes on the two says what is
+missing, with the photometric zero point of neither involved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import sep
+from astropy.table import Table
+
+from models.settings import PhotometrySettings
+from tasks.photometry import aperture_fluxes, prepare_image
+from tasks.stacking.relative import huber_location
+from tasks.stacking.starflux import usable_stars
+
+__all__ = ["LightLoss", "light_loss"]
+
+FloatImage = npt.NDArray[np.float32]
+
+_MIN_STARS = 8
+_APERTURE_FWHM = 4.0
+_DETECTION_SIGMA = 10.0
+_MIN_SNR = 50.0
+_SETTINGS = PhotometrySettings(min_snr=_MIN_SNR)
+_WIDTH_OF_HALF_LIGHT = 1.54
+"""FWHM over half-light radius of a Moffat profile of beta 3, 2 (2^(1/3) - 1)^0.5 / (2^(1/2) - 1)^0.5 = 1.58, less
+what pixels add."""
+
+
+@dataclass(frozen=True)
+class LightLoss:
+    """What a stack's stars have lost against the mean of its frames.
+
+    Attributes
+    ----------
+    magnitude, error
+        How much too faint the stars are, mag; its error.
+    n_stars
+        It was measured on.
+    """
+
+    magnitude: float
+    error: float
+    n_stars: int
+
+
+def _stars(mean: FloatImage, bad: npt.NDArray[np.bool_], fwhm_px: float, linear_limit: float) -> Table | None:
+    clean = np.ascontiguousarray(np.where(bad, 0, mean), dtype=np.float32)
+    mesh = min(64, *clean.shape)
+    background = sep.Background(clean, mask=bad, bw=mesh, bh=mesh)
+    flat = clean - background.back(dtype=np.float32)
+    noise = float(background.globalrms)
+    if noise <= 0:
+        return None
+    sep.set_extract_pixstack(max(300_000, clean.size))
+    found = sep.extract(flat, _DETECTION_SIGMA, err=noise, mask=bad, minarea=5)
+    if not len(found):
+        return None
+    half, _ = sep.flux_radius(flat, found["x"], found["y"], 6.0 * found["a"], 0.5, normflux=found["flux"], subpix=5)
+    table = Table({
+        "X": found["x"] + 1.0, "Y": found["y"] + 1.0, "FLUX": found["flux"], "PEAK": found["peak"],
+        "FWHM_PX": _WIDTH_OF_HALF_LIGHT * half,
+        "SNR": found["flux"] / (noise * np.sqrt(np.pi) * 2.0 * fwhm_px),
+    })  # fmt: skip
+    table = table[(found["flag"] == 0) & (found["a"] < 1.5 * found["b"])]
+    return table[usable_stars(table, clean.shape, fwhm_px, 0.8 * linear_limit, _SETTINGS)]
+
+
+def light_loss(
+    image: FloatImage,
+    mean: FloatImage,
+    bad: npt.NDArray[np.bool_],
+    fwhm_px: float,
+    linear_limit: float,
+) -> LightLoss | None:
+    """How much fainter stars are on a stack than on the mean of the same frames.
+
+    Fluxes of the same isolated unsaturated stars on both, in apertures of 4 FWHM: what lies outside them differs by
+    1-2 mmag between the two, and no profile has to be assumed.
+
+    Parameters
+    ----------
+    image, mean
+        The stack and the weighted mean, sky subtracted, shape (ny, nx).
+    bad
+        Pixels without data on one of them.
+    fwhm_px
+        Typical seeing, px.
+    linear_limit
+        Level up to which every frame is linear.
+
+    Returns
+    -------
+    LightLoss or None
+        None where fewer than 8 stars are fit for it.
+    """
+    stars = _stars(mean, bad, fwhm_px, linear_limit)
+    if stars is None or len(stars) < _MIN_STARS:
+        return None
+    x, y = np.asarray(stars["X"], float) - 1.0, np.asarray(stars["Y"], float) - 1.0
+    radius = _APERTURE_FWHM * fwhm_px
+    fluxes, errors, good = [], [], np.ones(len(x), bool)
+    for data in (image, mean):
+        values = data[~bad]
+        noise = (1.4826 * float(np.median(np.abs(values - np.median(values))))) ** 2
+        prepared = prepare_image(np.where(bad, 0, data), bad, np.full(data.shape, noise, np.float32))
+        found = aperture_fluxes(prepared, x, y, radius, core_px=fwhm_px)
+        good &= (found.flag == 0) & (found.flux > _MIN_SNR * found.err)
+        fluxes.append(found.flux)
+        errors.append(found.err / np.maximum(found.flux, 1e-30))
+    if np.count_nonzero(good) < _MIN_STARS:
+        return None
+    fainter = -2.5 * np.log10(fluxes[0][good] / fluxes[1][good])
+    # Both images have the same noise but for the combination: the larger of the two errors is ample.
+    centre, error = huber_location(fainter, np.hypot(np.maximum(errors[0], errors[1])[good], 0.005))
+    return LightLoss(magnitude=centre, error=error, n_stars=int(np.count_nonzero(good)))

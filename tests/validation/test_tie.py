@@ -1,0 +1,71 @@
+"""Stacks tied to PS1 with half of the stars and validated with the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from models.base import Roots
+from models.settings import ValidationSettings
+from models.telescope import Telescope
+from tasks.stacking import finish_stack
+from tasks.validation import residuals, tie_stack, validate_stack
+from tests.photometry.starfield import StarField
+from tests.validation.test_validate import made_up
+
+SETTINGS = ValidationSettings()
+
+
+@pytest.mark.parametrize("off", [0.03, -0.02])
+def test_a_dimmed_stack_is_tied_and_the_other_half_says_it_is_right(off: float, roots: Roots, t120: Telescope) -> None:
+    stack, cone = made_up(roots, off=off)
+    tie = tie_stack(stack, cone, roots, t120, SETTINGS)
+    assert tie is not None
+    assert tie.offset == pytest.approx(off, abs=0.015)
+    assert 0 < tie.err < 0.01
+    tied = stack.model_copy(update={"tie": tie})
+    verdict = validate_stack(tied, cone, roots, t120, SETTINGS)
+    assert verdict.validated
+    assert verdict.zp_offset == pytest.approx(0.0, abs=0.015)
+    everything = validate_stack(stack, cone, roots, t120, SETTINGS)
+    assert everything.n_stars - 5 <= tie.n_stars + verdict.n_stars <= everything.n_stars + 5
+
+
+def test_the_halves_share_no_star(roots: Roots, t120: Telescope) -> None:
+    stack, cone = made_up(roots, off=0.03)
+    tie = tie_stack(stack, cone, roots, t120, SETTINGS)
+    one = residuals(stack, cone, roots, t120, SETTINGS, part="tie")
+    two = residuals(stack.model_copy(update={"tie": tie}), cone, roots, t120, SETTINGS)
+    assert not set(one.mag) & set(two.mag)
+    assert abs(np.median(one.mag) - np.median(two.mag)) < 0.2
+
+
+def test_an_error_is_not_tied_away(roots: Roots, t120: Telescope) -> None:
+    stack, cone = made_up(roots, off=0.3)
+    assert tie_stack(stack, cone, roots, t120, SETTINGS) is None
+    assert not validate_stack(stack, cone, roots, t120, SETTINGS).validated
+
+
+def test_without_stars_or_a_wish_there_is_no_tie(roots: Roots, t120: Telescope) -> None:
+    stack, cone = made_up(roots, StarField(n_stars=6, n_galaxies=0, min_separation=30, beta=4.0), off=0.03)
+    assert tie_stack(stack, cone, roots, t120, SETTINGS) is None
+    stack, cone = made_up(roots, off=0.03)
+    assert tie_stack(stack, cone, roots, t120, ValidationSettings(tie=False)) is None
+    assert tie_stack(stack, None, roots, t120, SETTINGS) is None
+
+
+def test_the_published_flux_is_raised_and_the_header_says_so(roots: Roots, t120: Telescope) -> None:
+    stack, cone = made_up(roots, off=0.03)
+    with fits.open(roots.of(stack.image), mode="update") as hdus:
+        hdus[0].header["PIXSCALE"], hdus[0].header["SATURATE"] = 0.77, 1000.0
+    tie = tie_stack(stack, cone, roots, t120, SETTINGS)
+    assert tie is not None
+    done = finish_stack(stack.model_copy(update={"tie": tie}), None, None, roots, depth_5sigma=21.5)
+    with fits.open(roots.of(done.image)) as hdus:
+        header, data = hdus[0].header, hdus[0].data
+    raised = 10 ** (0.4 * tie.offset)
+    np.testing.assert_allclose(data, fits.getdata(roots.of(stack.image)) * raised, rtol=1e-6)
+    assert (header["PHOTTIE"], header["PHOTTIEN"]) == (tie.offset, tie.n_stars)
+    assert header["SATURATE"] == pytest.approx(1000 * raised, abs=0.1)
+    assert header["DEPTH5S"] == pytest.approx(21.5 - tie.offset, abs=1e-3)
