@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -159,13 +160,13 @@ def group_catalogs(target: Target, frames: GroupFrames, run: RunContext, progres
 def align(
     target: Target, frames: GroupFrames, catalogs: FieldCatalogs, run: RunContext, progress: RunProgress
 ) -> Alignment:
-    """SCAMP over all filters; without frames, nothing."""
+    """SCAMP over all filters, or the common stars where there is no Gaia; without frames, nothing."""
     if not frames.members:
         return Alignment(aligned=())
     future = aligned_frames.submit(
         frames.members, catalogs.gaia, target.name, run.roots, run.telescope, run.settings.scamp
     )
-    return progress.must("SCAMP", future)
+    return progress.must("align", future)
 
 
 def select(
@@ -328,7 +329,7 @@ def report_group(
             FrameFailure(file=rejected.file, stage="selection", reason=rejected.reason, remedy="see its year's reports")
             for rejected in left_out
         ),
-        figures=_figures(target, frames, stacks),
+        figures=_figures(target, frames, alignment, stacks),
         files=(page.relative_to(run.roots.data).as_posix(), index.relative_to(run.roots.data).as_posix()),
     )
 
@@ -344,8 +345,20 @@ def _failure(filter: str, target: Target, result: object) -> FrameFailure:
     raise TypeError(f"{file}: neither a stack nor a failure but {type(result).__name__}")
 
 
-def _figures(target: Target, frames: GroupFrames, stacks: Sequence[Stack]) -> dict[str, str]:
+_ALIGNED_BY = {
+    "scamp": "by SCAMP against Gaia",
+    "plate": "by their plate solution",
+    "common": "by common stars, without Gaia",
+}
+
+
+def _figures(target: Target, frames: GroupFrames, alignment: Alignment, stacks: Sequence[Stack]) -> dict[str, str]:
     figures = {"frames": f"{len(frames.members)} of {', '.join(map(str, frames.years))} show {target.name}"}
+    if alignment.aligned:
+        ways = Counter(frame.source for frame in alignment.aligned)
+        rms = statistics.median(frame.rms_arcsec for frame in alignment.aligned)
+        said = ", ".join(f"{count} {_ALIGNED_BY[source]}" for source, count in sorted(ways.items()))
+        figures["aligned"] = f"{said}, median rms {rms:.3f} arcsec"
     for stack in stacks:
         parts = [f"{stack.n_combined} frames, {stack.exptime_s:.0f} s"]
         if stack.psf is not None:

@@ -14,7 +14,7 @@ from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import PlacedFrame
 from flows._progress import RunProgress
-from models.frame import ColourTerm, FrameFailure, FrameRecord, MasterBias, MasterFlat, RawFrame
+from models.frame import ColourTerm, FrameFailure, FrameRecord, MasterBias, MasterFlat, RawFrame, ReducedFrame
 from models.inventory import Inventory
 from models.run import RunContext, RunSummary
 from models.settings import Settings
@@ -167,8 +167,19 @@ def _median(values: Sequence[float | None]) -> float | None:
     return float(np.median(known)) if known else None
 
 
+def _uncorrected(reduced: Sequence[ReducedFrame]) -> str:
+    """How many frames had no master bias or no master flat."""
+    counts = {
+        "bias": sum(1 for frame in reduced if frame.bias is None),
+        "flat": sum(1 for frame in reduced if frame.flat is None),
+    }
+    said = [f"{'all' if count == len(reduced) else count} without {kind}" for kind, count in counts.items() if count]
+    return f" ({', '.join(said)})" if said else ""
+
+
 def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameRecord]) -> dict[str, str]:
     kinds = Counter(row.kind for row in inventory.rows)
+    reduced = [record.reduced for record in records if record.reduced]
     solved = [record.solved for record in records if record.solved]
     points = [record.calibrated.zero_point for record in records if record.calibrated]
     zero_points = [point for point in points if point.status == "OK"]
@@ -179,8 +190,9 @@ def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameReco
     figures = {
         "raw files": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         + (f" ({set_aside} of them copies, tests and the like: flows.inventory says why)" if set_aside > 0 else ""),
-        "masters": f"{len(masters.bias)} bias, {len(masters.flat)} flat ({rejected} calibration frames left out)",
-        "reduced": f"{sum(1 for record in records if record.reduced is not None)} of {len(records)} science frames",
+        "masters": f"{len(masters.bias)} bias, {len(masters.flat)} flat"
+        + (f" ({rejected} calibration frames left out)" if rejected else ""),
+        "reduced": f"{len(reduced)} of {len(records)} science frames" + _uncorrected(reduced),
         "plate solutions": f"{len(solved)}"
         + (f", median rms {_median([s.solution.rms_arcsec for s in solved]):.3f} arcsec" if solved else ""),
         "zero points": f"{len(zero_points)}"

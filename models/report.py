@@ -100,7 +100,7 @@ class PsfRow(Record):
     ellipticity: float | None
     chi2: float | None
     n_stars_accepted: int | None
-    status: Literal["OK", "FAILED"] = "OK"
+    status: Literal["OK", "FAILED", "PENDING"] = "OK"
     reason: str = ""
     remedy: str = ""
 

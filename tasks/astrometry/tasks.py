@@ -54,7 +54,7 @@ def solved_frame(
 
 @task(
     name="align group",
-    task_run_name="SCAMP {group}",
+    task_run_name="align {group}",
     tags=["astrometry"],
     cache_policy=ByContent(code=[align_frames], tools=["scamp"]),
     persist_result=True,

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from astropy.time import Time
 from pydantic import ValidationError
@@ -263,6 +263,9 @@ def _photometry_row(record: FrameRecord) -> PhotometryRow:
 def _psf_row(record: FrameRecord) -> PsfRow:
     psf = record.psf
     failure = None if psf else _stopped_by(record, ["PSF", "psf"])
+    status: Literal["OK", "FAILED", "PENDING"] = "OK"
+    if failure is not None:
+        status = "PENDING" if failure.pending else "FAILED"
     return PsfRow(
         file=_file(record),
         fwhm_px=psf.fwhm_px if psf else None,
@@ -270,7 +273,7 @@ def _psf_row(record: FrameRecord) -> PsfRow:
         ellipticity=psf.ellipticity if psf else None,
         chi2=psf.chi2 if psf else None,
         n_stars_accepted=psf.n_stars_accepted if psf else None,
-        status="FAILED" if failure else "OK",
+        status=status,
         reason=_reason(failure) if failure else "",
         remedy=failure.remedy if failure else "",
     )

@@ -227,10 +227,11 @@ def test_a_head_that_is_missing(group: Group, tmp_path: Path, monkeypatch: pytes
     assert all(frame.source == "plate" for frame in result.aligned if frame.frame.raw.name in missing)
 
 
-def test_without_gaia_the_plate_solutions_are_used_and_it_is_said(group: Group) -> None:
+def test_without_gaia_the_frames_common_stars_are_used_and_it_is_said(group: Group) -> None:
     field = group.field
     result = align_frames(group.records, None, "M67", field.roots, field.telescope, ScampSettings())
-    assert {frame.source for frame in result.aligned} == {"plate"}
+    assert {frame.source for frame in result.aligned} == {"common"}
+    assert max(frame.rms_arcsec for frame in result.aligned) < 0.15
     assert "no SCAMP" in result.notes[0]
     assert all("no Gaia cone" in frame.reason for frame in result.aligned)
 
