@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.io import fits
@@ -19,7 +19,7 @@ from models.stack import AlignedFrame
 from models.telescope import Telescope
 from tasks.astrometry.fitting import mean_distortion, monomials, with_distortion
 from tasks.astrometry.headers import frame_geometry, head_cards, head_text, read_wcs, tpv_head
-from tasks.astrometry.matching import Reference
+from tasks.astrometry.matching import Match, Reference
 from tasks.astrometry.plate import Verification, match_radius, verify
 from tasks.astrometry.scamp import ScampInput, run_scamp
 from tasks.astrometry.sources import Sources, gaia_reference, gaia_stars, load_sources
@@ -32,6 +32,7 @@ __all__ = ["align_frames", "seasons"]
 _MAX_DET_FACTOR = 1.1
 _COARSE_PX = 0.4
 _MARGIN_DEG = 0.05
+_STRAY_SIGMA = 4.0
 
 
 @dataclass(frozen=True)
@@ -281,10 +282,19 @@ def _judge(
     found = verify(wcs, bright, stars, frame.shape, radius)
     if len(found.match) < settings.min_matched:
         found = verify(wcs, sources.take(sources.snr > settings.snr_low), stars, frame.shape, radius)
+    # Knots of a galaxy pair with Gaia stars in its arms, arcseconds off: they say nothing of the head.
+    found = replace(found, match=_without_strays(found.match))
     return _Candidate(
         text, wcs, found.match.rms, _median_offset(found), len(found.match), parameters,
         _doubt(wcs, found, frame, scale, settings),
     )  # fmt: skip
+
+
+def _without_strays(match: Match) -> Match:
+    """Pairs within 4 standard deviations of the bulk (from the median: that of a Rayleigh distribution is 1.18)."""
+    if not len(match):
+        return match
+    return match.take(match.separation <= _STRAY_SIGMA * float(np.median(match.separation)) / 1.1774)
 
 
 def _median_offset(found: Verification) -> float:

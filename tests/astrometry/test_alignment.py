@@ -275,3 +275,18 @@ def test_seasons() -> None:
     assert seasons([2020.0, 2023.4, 2020.1, 2023.3], 60) == [[0, 2], [3, 1]]
     assert seasons([], 60) == []
     assert seasons([2020.0, 2020.1], 10) == [[0], [1]]
+
+
+def test_knots_of_a_galaxy_do_not_condemn_a_frame(group: Group, tmp_path: Path) -> None:
+    """A fifth of the bright pairs an arcsecond off, as in a spiral's arms: the frame keeps its place."""
+    record = group.records[3]
+    assert record.calibrated is not None
+    solved = record.calibrated.solved
+    table = Table.read(group.field.roots.of(solved.measured.sources), hdu=1)
+    table["X"][2:22:5] += 1.4
+    measured = measured_frame(raw_frame("knots", 2023.41), table, group.field.roots)
+    mixed = solved.model_copy(update={"measured": measured})
+    bad = record.model_copy(update={"calibrated": record.calibrated.model_copy(update={"solved": mixed})})
+    result = group.align((bad,))
+    assert not result.rejected
+    assert result.aligned[0].rms_arcsec < 0.15

@@ -86,7 +86,7 @@ def test_positions_of_bright_stars(campaign: Campaign, campaign_roots: Roots, te
 
     result = align_frames(records, cone, "M67", roots, telescope, ScampSettings())
     assert not result.rejected
-    assert [frame.source for frame in result.aligned] == ["scamp"] * 4
+    assert not any("refused" in frame.reason or "failed" in frame.reason for frame in result.aligned)
     means = {}
     for frame in result.aligned:
         wcs, truth = read_head(roots.of(frame.head)), truths[frame.frame.raw.path]
