@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from astropy.io import fits
 from pydantic import BaseModel
 
-from flows._cli import Command
 from models.frame import MaskBit
 from models.settings import Settings
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
+COMMAND_PAGES = sorted((REPO / "docs" / "commands").glob("*.md"))
 PIPELINE = REPO / "docs" / "pipeline_description.md"
 RELEASE = REPO / "docs" / "data_release.md"
 MADE_BY_MAKE = {"docs/measured.md", "docs/images/M51_rgb.png"}
@@ -113,15 +117,54 @@ def test_settings_exist(path):
             assert name in known[section].model_fields, f"{path.name}: {variable}"
 
 
+@functools.cache
+def help_of(module: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=REPO, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
 @page
-def test_options_exist(path):
-    """``--section-name`` options of the pages are made of the settings."""
-    command = Command("flows.all", "", tuple(sections()))
-    flags = {flag for action in command.parser._actions for flag in action.option_strings}
-    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", path.read_text()):
-        section = option.removeprefix("--").split("-")[0]
-        if section in sections() and option.count("-") > 3:
-            assert option in flags, f"{path.name}: {option}"
+def test_options_of_command_lines_exist(path):
+    for module, rest in re.findall(r"python -m (flows\.\w+)([^\n`#]*)", path.read_text()):
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest):
+            assert re.search(rf"{option}\b", help_of(module)), f"{path.name}: {module} {option}"
+
+
+@pytest.mark.parametrize("path", COMMAND_PAGES, ids=lambda path: path.stem)
+def test_options_on_a_commands_page_exist(path):
+    """Of that command, or of one that its row or example names."""
+    known = help_of(f"flows.{path.stem}") + "--help"
+    for line in path.read_text().splitlines():
+        named = "".join(help_of(module) for module in re.findall(r"python -m (flows\.\w+)", line))
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line):
+            assert re.search(rf"{option}\b", known + named), f"{path.name}: {option}"
+
+
+@functools.cache
+def texts() -> list[str]:
+    """Every text in the code, with a mark where a value comes in."""
+    found = []
+    for file in [*REPO.glob("flows/*.py"), *REPO.glob("tasks/**/*.py"), *REPO.glob("models/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                found.append("".join(map(str, parts)))
+    return found
+
+
+@pytest.mark.parametrize("path", COMMAND_PAGES, ids=lambda path: path.stem)
+def test_messages_on_a_commands_page_are_the_codes(path):
+    rows = re.findall(r"^\| it says .*\n\|[-|]+\n((?:\|.*\n?)+)", path.read_text(), re.MULTILINE)
+    messages = [line.strip("|").split("|")[0].strip() for block in rows for line in block.splitlines()]
+    for message in messages:
+        for part in re.split(r"…|\bN\b", message):
+            assert any(part.strip(" ,:") in text for text in texts()), (
+                f"{path.name}: {message!r} is said nowhere ({part!r})"
+            )
 
 
 def test_each_stage_of_settings_is_described():
