@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -22,7 +26,9 @@ from models.base import Roots
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["begin", "check_roots", "drain", "prepare", "running"]
+__all__ = ["begin", "check_roots", "drain", "prepare", "running", "stopping_at_once"]
+
+_PATIENCE_S = 4.0
 
 
 def prepare(roots: Roots) -> str:
@@ -82,25 +88,17 @@ def check_roots(command: Command, writes: bool) -> None:
 
 @contextmanager
 def running(workers: int) -> Iterator[None]:
-    """Around a flow run: the pool of processes, no heartbeat (1 s a flow), and nothing left behind.
-
-    Ctrl-C, SIGTERM or an error kill the tools and the workers at once.
-    """
-    import signal
-    from types import FrameType
-
+    """Around a flow run: the pool of processes, no heartbeat (1 s a flow), and nothing left behind."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from tasks.core.pool import configure_pool, stop_pool
     from tasks.core.tools import stop_tools
 
-    def terminate(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "httpx"):
-        logging.getLogger(name).setLevel(logging.CRITICAL if name == "prefect" else logging.INFO)
+    for name in ("prefect", "prefect._internal", "prefect._internal.concurrency"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).setLevel(logging.INFO)
     configure_pool(workers)
-    before = signal.signal(signal.SIGTERM, terminate)
     try:
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield
@@ -109,8 +107,47 @@ def running(workers: int) -> Iterator[None]:
         stop_pool(at_once=True)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
         stop_pool()
+
+
+def _give_up(status: int) -> None:
+    """End the process: Ctrl-C also ended the embedded server, and Prefect would wait for that in vain."""
+    print("\nstopped; what was finished is kept, the same command carries on from there", file=sys.stderr, flush=True)
+    os._exit(status)
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """In a flow's body: Ctrl-C and SIGTERM end the tools and workers first, then the flow as Prefect does it.
+
+    Tasks that still wait in Prefect's queue then fall through. What hangs all the same is ended after 4 s.
+    """
+    from tasks.core.pool import stop_pool
+    from tasks.core.tools import stop_tools
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stop_tools()
+        stop_pool(at_once=True)
+        watchdog = threading.Timer(_PATIENCE_S, _give_up, (128 + number,))
+        watchdog.daemon = True
+        watchdog.start()
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def drain(flow_run_id: UUID, timeout_s: float = 20.0) -> None:

@@ -16,6 +16,8 @@ from prefect.futures import PrefectFuture, as_completed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from flows._prefect import stopping_at_once
+
 __all__ = ["RunProgress"]
 
 R = TypeVar("R")
@@ -55,6 +57,8 @@ class RunProgress:
         self._told = 0.0
 
     def __enter__(self) -> RunProgress:
+        self._guard = stopping_at_once()
+        self._guard.__enter__()
         self._bar.start()
         artifact = create_progress_artifact(0.0, key=_artifact_key(self._key), description=self._title)
         assert isinstance(artifact, UUID)  # Prefect's type covers its asynchronous form, too
@@ -65,6 +69,7 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        self._guard.__exit__(kind, error, trace)
         if kind is None:
             self._tell(100.0, "done", force=True)
 

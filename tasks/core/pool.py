@@ -12,19 +12,19 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
 from tasks.core.errors import TransientError
-from tasks.core.tools import stop_tools
+from tasks.core.tools import StoppedError, stop_tools, stopping
 
 __all__ = ["configure_pool", "in_pool", "stop_pool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may come while it is held
 _pool: ProcessPoolExecutor | None = None
 _workers = 1
 
@@ -67,10 +67,14 @@ def in_pool(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     TransientError
         If a worker process died (killed, out of memory); the pool is started anew for what follows.
     """
+    if stopping():
+        raise StoppedError(function.__name__)
     pool = _get()
     try:
         return pool.submit(function, *args, **kwargs).result()
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, CancelledError) as error:
+        if stopping():
+            raise StoppedError(function.__name__) from error
         _forget(pool)
         raise TransientError(
             function.__name__,

@@ -26,6 +26,7 @@ from tasks.core.errors import StageError
 __all__ = [
     "PACKAGES",
     "ToolFailedError",
+    "StoppedError",
     "ToolMissingError",
     "Tool",
     "TOOLS",
@@ -74,8 +75,13 @@ class ToolFailedError(StageError):
         return type(self), (self.stage, self.reason, self.remedy, self.log)
 
 
+class StoppedError(Exception):
+    """The run is being stopped: nothing new is begun. No failure of the frame it happens to."""
+
+
 _live: set[subprocess.Popen[bytes]] = set()
-_lock = threading.Lock()
+_stopping = threading.Event()
+_lock = threading.RLock()  # a signal handler may come while it is held
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
@@ -89,8 +95,14 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def stopping() -> bool:
+    """Whether this process has been told to stop."""
+    return _stopping.is_set()
+
+
 def stop_tools() -> None:
-    """Kill every tool of this process, with its children."""
+    """Kill every tool of this process, with its children, and let none start any more."""
+    _stopping.set()
     with _lock:
         for process in _live:
             _kill_group(process)
@@ -201,6 +213,8 @@ def run_tool(
     started = time.monotonic()
     with tempfile.TemporaryFile(dir=cwd) as sink:
         with _lock:
+            if _stopping.is_set():
+                raise StoppedError(label)
             process = subprocess.Popen(
                 [executable, *arguments], cwd=cwd, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
                 start_new_session=True, preexec_fn=_die_with_parent, env=_environment(threads),
@@ -214,6 +228,8 @@ def run_tool(
         finally:
             _kill_group(process)
             process.wait()
+            if _stopping.is_set():
+                log = None  # it was killed, it did not fail
             with _lock:
                 _live.discard(process)
         sink.seek(0, os.SEEK_END)

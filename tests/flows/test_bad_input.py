@@ -206,3 +206,51 @@ def test_stacking_before_reducing_says_what_comes_first(tmp_path):
     assert answer.returncode == 2
     assert "first: python -m flows.reduce_year YEAR" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_stopping_is_quick_and_leaves_nothing_running(campaign, tmp_path, number):
+    """To the whole group, as a terminal's Ctrl-C does."""
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    shutil.copytree(campaign.roots.catalogs, tmp_path / "catalogs")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("OHP_", "PREFECT_"))}
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "flows.reduce_year",
+            "2023",
+            "--root",
+            str(tmp_path),
+            "--raw-root",
+            str(campaign.roots.raw),
+        ],
+        cwd=Path(__file__).resolve().parents[2],
+        env=clean | {"HOME": str(tmp_path), "OHP_CATALOG_MODE": "offline", "PREFECT_SERVER_API_PORT": "4"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        end = time.monotonic() + 120
+        while not list(tmp_path.glob("2023/T120/reduced/*/*.fits")) and time.monotonic() < end:
+            time.sleep(0.2)
+        asked = time.monotonic()
+        os.killpg(process.pid, getattr(signal, number))
+        process.wait(timeout=30)
+        assert time.monotonic() - asked < 10
+        assert process.returncode != 0
+        assert "Traceback" not in process.stderr.read()
+    time.sleep(1.0)
+    left = [
+        path.parent.name
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if str(tmp_path).encode() in (path.read_bytes() if path.exists() else b"")
+    ]
+    assert left == []
+    assert not list(tmp_path.rglob("*.tmp"))
