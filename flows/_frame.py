@@ -18,6 +18,7 @@ from models.base import Record
 from models.catalog import Cone, StoredCone
 from models.field import Field, FieldCatalogs
 from models.frame import (
+    CalibratedFrame,
     ColourTerm,
     FrameFailure,
     FrameRecord,
@@ -129,8 +130,7 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
                     calibrated_frame, calibrated.solved, placed.ps1, run.roots, telescope, run.settings.photometry
                 )
         if calibrated is not None:
-            if calibrated.zero_point.status == "PENDING" and placed.ps1_failure is not None:
-                way.failures.append(placed.ps1_failure.model_copy(update={"file": way.file}))
+            calibrated = _said_why(calibrated, placed.ps1_failure, way)
             psf = way.step(frame_psf, calibrated, run.roots, run.telescope, run.settings.psf)
         record = record.model_copy(
             update={"calibrated": calibrated, "psf": psf, "failures": record.failures + tuple(way.failures)}
@@ -139,6 +139,17 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
         published = publishing.step(published_frame, record, run.roots)
     failures = record.failures + tuple(publishing.failures)
     return record.model_copy(update={"published": published, "failures": failures})
+
+
+def _said_why(calibrated: CalibratedFrame, failure: FrameFailure | None, way: Way) -> CalibratedFrame:
+    """Say why a zero point is missing; one whose catalogue will never come is not pending but failed."""
+    point = calibrated.zero_point
+    if point.status != "PENDING" or failure is None:
+        return calibrated
+    way.failures.append(failure.model_copy(update={"file": way.file}))
+    status = "PENDING" if failure.pending else "FAILED"
+    update = {"status": status, "reason": f"{failure.stage}: {failure.reason}"}
+    return calibrated.model_copy(update={"zero_point": point.model_copy(update=update)})
 
 
 def _solve(

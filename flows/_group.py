@@ -198,7 +198,6 @@ def select(
             run.telescope,
             run.settings.photometry,
             run.settings.selection,
-            run.settings.stack.zero_point,
         )
         for filter in filters
     ]

@@ -35,6 +35,6 @@ def finish_filter(
         way.step(validation_plot, tied, verdict, catalogs.ps1, roots, telescope, settings.validation)
     notes = stack.notes + tuple(f"{failure.stage}: {failure.reason}" for failure in way.failures)
     noted = tied.model_copy(update={"notes": notes})
-    finished = finished_stack(noted, psf, verdict, roots, settings.stack.zero_point)
+    finished = finished_stack(noted, psf, verdict, roots)
     stack_picture(finished, roots)
     return finished

@@ -117,7 +117,6 @@ class PhotometrySettings(Record):
     """Zero point of a frame against PS1."""
 
     aperture_fwhm: float = Field(3.0, gt=0, description="aperture radius, FWHM")
-    threshold_sigma: float = Field(5.0, gt=0, description="detection threshold, sigma of the sky")
     match_arcsec: float = Field(1.5, gt=0, description="match radius, arcsec")
     bright_mag: float = Field(14.5, description="brightest PS1 star used (brighter ones saturate in PS1)")
     faint_mag: float = Field(20.0, description="faintest PS1 star used")
@@ -188,7 +187,6 @@ class StackSettings(Record):
         description="bring stars, of which a median or a clipped mean loses light when seeing varies, to the flux "
         "of the weighted mean of the same frames",
     )
-    zero_point: float = Field(30.0, description="zero point of the stacks, mag")
     resampling: Literal["LANCZOS3", "LANCZOS4", "BILINEAR", "LANCZOS2"] = Field(
         "LANCZOS3", description="resampling kernel"
     )

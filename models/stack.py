@@ -11,6 +11,7 @@ from models.base import FileRef, Record, Roots
 from models.frame import CalibratedFrame, Rejected
 
 __all__ = [
+    "ZERO_POINT",
     "AlignedFrame",
     "Grid",
     "ScaledFrame",
@@ -23,6 +24,10 @@ __all__ = [
     "StackValidation",
     "stack_paths",
 ]
+
+
+ZERO_POINT = 30.0
+"""Zero point of every calibrated stack, mag: ``m = -2.5 log10(flux) + 30``. People's scripts depend on it."""
 
 
 class StackPaths(Record):

@@ -9,7 +9,7 @@ from astropy.io import fits
 from scipy import ndimage
 
 from models.base import Roots
-from models.stack import Stack, StackPsf
+from models.stack import ZERO_POINT, Stack, StackPsf
 
 __all__ = ["depth", "empty_aperture_sigma"]
 
@@ -84,7 +84,7 @@ def _enclosed(psf: FloatImage, radius: float) -> float:
     return float(inside[0] / image.sum())
 
 
-def depth(stack: Stack, psf: StackPsf | None, roots: Roots, zero_point: float = 30.0) -> float | None:
+def depth(stack: Stack, psf: StackPsf | None, roots: Roots) -> float | None:
     """5 sigma depth for point sources, in an aperture of 2 FWHM diameter, corrected for the light outside it.
 
     Parameters
@@ -95,8 +95,6 @@ def depth(stack: Stack, psf: StackPsf | None, roots: Roots, zero_point: float = 
         Its PSF: gives the aperture and the correction.
     roots
         Data root.
-    zero_point
-        Of the stack, mag.
 
     Returns
     -------
@@ -111,4 +109,4 @@ def depth(stack: Stack, psf: StackPsf | None, roots: Roots, zero_point: float = 
     if measured is None or measured[0] <= 0:
         return None
     share = _enclosed(fits.getdata(roots.of(psf.file)), psf.fwhm_px)
-    return float(zero_point - 2.5 * np.log10(5.0 * measured[0] / share)) if share > 0 else None
+    return float(ZERO_POINT - 2.5 * np.log10(5.0 * measured[0] / share)) if share > 0 else None

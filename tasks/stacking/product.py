@@ -12,7 +12,17 @@ from astropy.io import fits
 
 from models.base import Roots
 from models.settings import StackSettings
-from models.stack import Grid, ScaledFrame, Selection, Stack, StackPsf, StackTie, StackValidation, stack_paths
+from models.stack import (
+    ZERO_POINT,
+    Grid,
+    ScaledFrame,
+    Selection,
+    Stack,
+    StackPsf,
+    StackTie,
+    StackValidation,
+    stack_paths,
+)
 from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.files import ref
@@ -58,7 +68,7 @@ def _photometry(frames: Sequence[ScaledFrame], settings: StackSettings) -> list[
     note = "[mag] zero point for continuum stars" if continuum else "[mag] photometric zero point"
     return [
         ("BUNIT", "adu", "flux units scaled to PHOTZP"),
-        ("PHOTZP", settings.zero_point, note),
+        ("PHOTZP", ZERO_POINT, note),
         ("PHOTCAL", "CONTINUUM" if continuum else "PS1", "what the zero point rests on"),
         how,
     ]
@@ -224,7 +234,8 @@ def finish_stack(
         depth -= raised
     cards = _measured(psf, stack.tie, validation, depth)
     _republish(roots.of(stack.image), paths.image, cards, after="PIXSCALE", scale=10.0 ** (0.4 * raised))
-    _republish(roots.of(stack.weight), paths.weight, (), after="PIXSCALE")
+    # An inverse variance in the units of an image that is raised falls with the square of it.
+    _republish(roots.of(stack.weight), paths.weight, (), after="PIXSCALE", scale=10.0 ** (-0.8 * raised))
     return stack.model_copy(
         update={
             "image": ref(paths.image, roots),

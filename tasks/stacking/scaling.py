@@ -15,7 +15,7 @@ from models.base import Roots
 from models.catalog import StoredCone
 from models.frame import Rejected
 from models.settings import PhotometrySettings
-from models.stack import AlignedFrame, ScaledFrame, Scaling
+from models.stack import ZERO_POINT, AlignedFrame, ScaledFrame, Scaling
 from models.telescope import Telescope
 from tasks.calibration import read_reduced
 from tasks.catalogs import read_cone
@@ -73,7 +73,6 @@ def relative_zero_points(
     roots: Roots,
     telescope: Telescope,
     settings: PhotometrySettings,
-    stack_zero_point: float = 30.0,
 ) -> Scaling:
     """Scale the frames of one filter to a common zero point.
 
@@ -95,13 +94,11 @@ def relative_zero_points(
         Bands; linearity limit.
     settings
         ``aperture_fwhm``, ``min_snr``, ``min_stars``, ``match_arcsec``; for narrow bands the cuts on PS1 stars.
-    stack_zero_point
-        What the frames are scaled to, mag.
 
     Returns
     -------
     Scaling
-        ``flux_scale = 10^(0.4 (stack_zero_point - ZP)) / exptime`` for every scaled frame.
+        ``flux_scale = 10^(0.4 (30 - ZP)) / exptime`` for every scaled frame.
 
     Raises
     ------
@@ -155,7 +152,7 @@ def relative_zero_points(
         own_zp = frame.frame.zero_point.zp if frame.frame.zero_point.status == "OK" else None
         if np.isnan(zp[index]) and own_zp is not None:
             zp[index], source[index] = own_zp, "PS1, this frame alone"
-    return _assemble(frames, zp, source, relative, rejected, notes, len(np.unique(seen.star)), stack_zero_point)
+    return _assemble(frames, zp, source, relative, rejected, notes, len(np.unique(seen.star)))
 
 
 def _assemble(
@@ -166,12 +163,11 @@ def _assemble(
     rejected: list[Rejected],
     notes: list[str],
     n_stars: int,
-    stack_zero_point: float,
 ) -> Scaling:
     scaled: dict[int, ScaledFrame] = {}
     for index in np.flatnonzero(np.isfinite(zp)):
         frame = frames[index]
-        scale = 10.0 ** (0.4 * (stack_zero_point - zp[index])) / frame.frame.raw.exptime
+        scale = 10.0 ** (0.4 * (ZERO_POINT - zp[index])) / frame.frame.raw.exptime
         scaled[int(index)] = ScaledFrame(
             aligned=frame, zero_point=float(zp[index]), flux_scale=float(scale), scale_source=source[index]
         )

@@ -48,9 +48,8 @@ def _scale_and_select(
     telescope: Telescope,
     photometry: PhotometrySettings,
     selection: SelectionSettings,
-    zero_point: float,
 ) -> Selection:
-    scaling = relative_zero_points(aligned, ps1, roots, telescope, photometry, zero_point)
+    scaling = relative_zero_points(aligned, ps1, roots, telescope, photometry)
     return select_frames(target, filter, scaling, rejected, roots, telescope, selection, centre)
 
 
@@ -72,7 +71,6 @@ def selected_frames(
     telescope: Telescope,
     photometry: PhotometrySettings,
     selection: SelectionSettings,
-    zero_point: float,
 ) -> Selection | FrameFailure:
     """Relative zero points from common stars, then the cuts; every frame left out has its reason."""
     return settled(
@@ -88,7 +86,6 @@ def selected_frames(
         telescope,
         photometry,
         selection,
-        zero_point,
     )
 
 
@@ -120,10 +117,8 @@ def combined_stack(
     return settled(f"{selection.group}_{selection.filter}", combine, selection, grid, roots, telescope, settings)
 
 
-def _measure_and_finish(
-    stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots, zero_point: float
-) -> Stack:
-    return finish_stack(stack, psf, validation, roots, depth(stack, psf, roots, zero_point))
+def _measure_and_finish(stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots) -> Stack:
+    return finish_stack(stack, psf, validation, roots, depth(stack, psf, roots))
 
 
 @task(
@@ -133,11 +128,9 @@ def _measure_and_finish(
     cache_policy=ByContent(code=[finish_stack, depth]),
     persist_result=True,
 )
-def finished_stack(
-    stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots, zero_point: float
-) -> Stack:
+def finished_stack(stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots) -> Stack:
     """The stack as people get it: PSF, depth and validation in its header."""
-    return in_pool(_measure_and_finish, stack, psf, validation, roots, zero_point)
+    return in_pool(_measure_and_finish, stack, psf, validation, roots)
 
 
 @task(

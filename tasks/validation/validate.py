@@ -13,18 +13,15 @@ from astropy.wcs import WCS
 from models.base import Roots
 from models.catalog import StoredCone
 from models.settings import PhotometrySettings, ValidationSettings
-from models.stack import Stack, StackTie, StackValidation
+from models.stack import ZERO_POINT, Stack, StackTie, StackValidation
 from models.telescope import Band, Telescope
 from tasks.catalogs import read_cone
 from tasks.core.errors import StageError
 from tasks.photometry import StarPhotometry, ZeroPointFit, fit_zero_point, measure_stars, ps1_stars
 
-__all__ = ["ZERO_POINT", "Residuals", "judge", "residuals", "tie_stack", "validate_stack"]
+__all__ = ["Residuals", "judge", "residuals", "tie_stack", "validate_stack"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
-
-ZERO_POINT = 30.0
-"""Zero point of every calibrated stack, mag."""
 
 _DETECTION_SIGMA = 5.0
 _MIN_AREA_PX = 5
