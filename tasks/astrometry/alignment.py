@@ -310,7 +310,7 @@ def _median_offset(found: Verification) -> float:
 def _doubt(wcs: WCS, found: Verification, frame: _Frame, scale: float, settings: ScampSettings, against: str) -> str:
     """Why a head cannot be trusted; empty if it can."""
     solution = frame.calibrated.solved.solution
-    limit = max(settings.max_offset_arcsec, _COARSE_PX * scale)
+    limit = _limit(scale, settings)
     n = len(found.match)
     if n < settings.min_matched:
         return f"{n} stars matched, {settings.min_matched} are needed"
@@ -371,7 +371,7 @@ def _among_themselves(
         _by_common_stars(frame, wcs, seen, common, roots, settings)
         for frame, wcs, seen in zip(frames, fitted, stars, strict=True)
     ]
-    together = [r for r in results if isinstance(r, AlignedFrame) and r.source == "common"]
+    together = [result for result in results if isinstance(result, AlignedFrame) and result.source == "common"]
     if not together:
         return results, ("no Gaia cone: no SCAMP run, the plate solutions are used as they are",)
     rms = 1000 * float(np.median([result.rms_arcsec for result in together]))
@@ -385,17 +385,34 @@ def _among_themselves(
 def _by_common_stars(
     frame: _Frame, wcs: WCS | None, seen: Sources, common: Reference, roots: Roots, settings: ScampSettings
 ) -> AlignedFrame | Rejected:
-    """The fit to the common stars where it holds; where the other frames show too few of its stars, as it is."""
+    """The fit to the common stars or the plate solution, whichever places them better; with neither good, none.
+
+    Where the other frames show too few of its stars, the plate solution is taken as it is.
+    """
     if wcs is None:
         return _unchecked(frame, f"fewer than {settings.min_matched} stars in common with the other frames", roots)
     scale = frame.calibrated.solved.solution.pixel_scale
-    parameters = float(len(monomials(3 if wcs.sip is not None else 1)))
-    candidate = _judge(tpv_head(wcs, frame.shape), frame, seen, common, parameters, scale, settings)
-    if candidate.doubt:
+    parameters = float(len(monomials(wcs.sip.a.shape[0] - 1 if wcs.sip is not None else 1)))
+    fit = _judge(tpv_head(wcs, frame.shape), frame, seen, common, parameters, scale, settings)
+    # The plate solution was not fitted to these stars: it looks as good on them as it is.
+    plate = _judge(tpv_head(frame.wcs, frame.shape), frame, seen, common, 0.0, scale, settings)
+    limit = _limit(scale, settings)
+    doubt = fit.doubt or (
+        f"{fit.n_matched} stars do not bear a fit of {parameters:.0f} terms" if fit.prediction > limit else ""
+    )
+    if not doubt and (plate.doubt or fit.prediction <= plate.prediction):
+        return _aligned(frame, fit, "common", f"no Gaia cone; fitted to {common.text}", roots)
+    if plate.doubt:
         return Rejected(
-            file=frame.name, reason=f"its stars are not where the other frames have them: {candidate.doubt}"
+            file=frame.record.raw.label,
+            reason=f"its stars are not where the other frames have them: {doubt}; plate solution: {plate.doubt}",
         )
-    return _aligned(frame, candidate, "common", f"no Gaia cone; fitted to {common.text}", roots)
+    return _aligned(frame, plate, "plate", f"no Gaia cone; agrees with {common.text}", roots)
+
+
+def _limit(scale: float, settings: ScampSettings) -> float:
+    """Largest rms of a head that is believed, arcsec: coarse pixels cannot do better than a part of them."""
+    return max(settings.max_offset_arcsec, _COARSE_PX * scale)
 
 
 def _unchecked(frame: _Frame, why: str, roots: Roots) -> AlignedFrame:

@@ -230,10 +230,31 @@ def test_a_head_that_is_missing(group: Group, tmp_path: Path, monkeypatch: pytes
 def test_without_gaia_the_frames_common_stars_are_used_and_it_is_said(group: Group) -> None:
     field = group.field
     result = align_frames(group.records, None, "M67", field.roots, field.telescope, ScampSettings())
-    assert {frame.source for frame in result.aligned} == {"common"}
+    assert {frame.source for frame in result.aligned} <= {"common", "plate"}
+    assert len(result.aligned) == len(group.records)
     assert max(frame.rms_arcsec for frame in result.aligned) < 0.15
     assert "no SCAMP" in result.notes[0]
     assert all("no Gaia cone" in frame.reason for frame in result.aligned)
+
+
+def test_without_gaia_a_frame_that_agrees_with_none_is_rejected(group: Group) -> None:
+    """Its stars jump about by 0.7 px, as on a frame whose telescope was kicked."""
+    field, record = group.field, group.records[3]
+    assert record.calibrated is not None
+    solved = record.calibrated.solved
+    table = Table.read(field.roots.of(solved.measured.sources), hdu=1)
+    rng = np.random.default_rng(4)
+    for axis in ("X", "Y"):
+        table[axis] += rng.normal(0, 0.7, len(table))
+    measured = measured_frame(raw_frame("kicked", 2023.41), table, field.roots)
+    kicked = record.calibrated.model_copy(update={"solved": solved.model_copy(update={"measured": measured})})
+    bad = record.model_copy(update={"calibrated": kicked})
+    frames = (*group.records[:3], bad, *group.records[4:])
+    result = align_frames(frames, None, "M67", field.roots, field.telescope, ScampSettings())
+    assert [item.file for item in result.rejected] == [record.raw.label]
+    assert "not where the other frames have them" in result.rejected[0].reason
+    assert "plate solution: rms" in result.rejected[0].reason
+    assert len(result.aligned) == len(frames) - 1
 
 
 def test_a_frame_without_catalogue_and_one_without_calibration(group: Group) -> None:
