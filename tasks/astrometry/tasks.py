@@ -15,7 +15,7 @@ from models.telescope import Telescope
 from tasks.astrometry import align_frames, build_index, solve_frame
 from tasks.core.cache import ByContent
 from tasks.core.pool import in_pool
-from tasks.core.running import settled
+from tasks.core.running import is_transient, settled
 
 __all__ = ["aligned_frames", "index_of_cone", "solved_frame"]
 
@@ -26,6 +26,8 @@ __all__ = ["aligned_frames", "index_of_cone", "solved_frame"]
     tags=["astrometry"],
     cache_policy=ByContent(code=[build_index], tools=["build-astrometry-index"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def index_of_cone(gaia: StoredCone, roots: Roots, telescope: Telescope) -> IndexSet:
     """Index files of the plate solver, from a Gaia cone."""
@@ -38,6 +40,8 @@ def index_of_cone(gaia: StoredCone, roots: Roots, telescope: Telescope) -> Index
     tags=["astrometry"],
     cache_policy=ByContent(code=[solve_frame], tools=["solve-field"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def solved_frame(
     measured: MeasuredFrame,
@@ -58,6 +62,8 @@ def solved_frame(
     tags=["astrometry"],
     cache_policy=ByContent(code=[align_frames], tools=["scamp"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def aligned_frames(
     frames: Sequence[FrameRecord],

@@ -12,7 +12,7 @@ from models.settings import BiasSettings, FlatSettings, ReductionSettings
 from models.telescope import Telescope
 from tasks.calibration import make_master_bias, make_master_flat, reduce_frame
 from tasks.core.cache import ByContent
-from tasks.core.running import settled
+from tasks.core.running import is_transient, settled
 
 __all__ = ["master_bias", "master_flat", "reduced_frame"]
 
@@ -23,6 +23,8 @@ __all__ = ["master_bias", "master_flat", "reduced_frame"]
     tags=["calibration"],
     cache_policy=ByContent(code=[make_master_bias], ignore=["year", "binning"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def master_bias(
     frames: Sequence[RawFrame], roots: Roots, telescope: Telescope, settings: BiasSettings, year: int, binning: int
@@ -37,6 +39,8 @@ def master_bias(
     tags=["calibration"],
     cache_policy=ByContent(code=[make_master_flat], ignore=["year", "binning", "filter"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def master_flat(
     frames: Sequence[RawFrame],
@@ -59,6 +63,8 @@ def master_flat(
     tags=["calibration"],
     cache_policy=ByContent(code=[reduce_frame]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def reduced_frame(
     raw: RawFrame,

@@ -10,7 +10,7 @@ from models.frame import CalibratedFrame, FrameFailure, SolvedFrame
 from models.settings import PhotometrySettings
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
-from tasks.core.running import settled
+from tasks.core.running import is_transient, settled
 from tasks.photometry import calibrate_frame
 
 __all__ = ["calibrated_frame"]
@@ -22,6 +22,8 @@ __all__ = ["calibrated_frame"]
     tags=["photometry"],
     cache_policy=ByContent(code=[calibrate_frame]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def calibrated_frame(
     solved: SolvedFrame, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: PhotometrySettings

@@ -12,7 +12,7 @@ from models.settings import PsfSettings
 from models.stack import Stack, StackPsf
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
-from tasks.core.running import settled
+from tasks.core.running import is_transient, settled
 from tasks.psf import mean_psf, model_psf, stack_psf
 
 __all__ = ["frame_psf", "mean_frame_psf", "psf_of_stack"]
@@ -24,6 +24,8 @@ __all__ = ["frame_psf", "mean_frame_psf", "psf_of_stack"]
     tags=["psf"],
     cache_policy=ByContent(code=[model_psf], tools=["source-extractor", "psfex"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def frame_psf(
     calibrated: CalibratedFrame, roots: Roots, telescope: Telescope, settings: PsfSettings
@@ -38,6 +40,8 @@ def frame_psf(
     tags=["psf"],
     cache_policy=ByContent(code=[stack_psf], tools=["source-extractor", "psfex"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def psf_of_stack(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSettings) -> StackPsf | FrameFailure:
     """PSF image of a stack, from the stack itself."""
@@ -50,6 +54,8 @@ def psf_of_stack(stack: Stack, roots: Roots, telescope: Telescope, settings: Psf
     tags=["psf"],
     cache_policy=ByContent(code=[mean_psf]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def mean_frame_psf(psfs: Sequence[FramePsf], roots: Roots, telescope: Telescope) -> FileRef | FrameFailure:
     """Median of all frames' PSFs."""

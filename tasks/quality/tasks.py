@@ -9,7 +9,7 @@ from models.frame import FrameFailure, MeasuredFrame, ReducedFrame
 from models.settings import QualitySettings
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
-from tasks.core.running import settled
+from tasks.core.running import is_transient, settled
 from tasks.quality import measure_frame
 
 __all__ = ["measured_frame"]
@@ -21,6 +21,8 @@ __all__ = ["measured_frame"]
     tags=["quality"],
     cache_policy=ByContent(code=[measure_frame]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def measured_frame(
     reduced: ReducedFrame, roots: Roots, telescope: Telescope, settings: QualitySettings

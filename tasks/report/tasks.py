@@ -14,7 +14,7 @@ from prefect.artifacts import create_image_artifact, create_link_artifact, creat
 from models.base import FileRef, Record, Roots
 from models.frame import FrameFailure, FrameRecord
 from tasks.core.cache import ByContent
-from tasks.core.running import settled
+from tasks.core.running import is_transient, settled
 from tasks.report import publish_frame, write_report
 
 __all__ = ["published_frame", "report_with_artifact", "show_picture"]
@@ -35,6 +35,8 @@ def _key(text: str) -> str:
     tags=["report"],
     cache_policy=ByContent(code=[publish_frame]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def published_frame(record: FrameRecord, roots: Roots) -> FileRef | FrameFailure:
     """The reduced FITS file with all its keywords."""

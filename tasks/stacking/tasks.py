@@ -15,7 +15,7 @@ from models.target import Target
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
 from tasks.core.pool import in_pool
-from tasks.core.running import settled
+from tasks.core.running import is_transient, settled
 from tasks.stacking import (
     combine,
     common_grid,
@@ -59,6 +59,8 @@ def _scale_and_select(
     tags=["stacking"],
     cache_policy=ByContent(code=[relative_zero_points, select_frames]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def selected_frames(
     target: Target,
@@ -95,6 +97,8 @@ def selected_frames(
     tags=["stacking"],
     cache_policy=ByContent(code=[common_grid], ignore=["group"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def shared_grid(
     selections: Sequence[Selection], roots: Roots, telescope: Telescope, settings: StackSettings, group: str
@@ -109,6 +113,8 @@ def shared_grid(
     tags=["stacking"],
     cache_policy=ByContent(code=[combine], tools=["SWarp"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def combined_stack(
     selection: Selection, grid: Grid, roots: Roots, telescope: Telescope, settings: StackSettings
@@ -127,6 +133,8 @@ def _measure_and_finish(stack: Stack, psf: StackPsf | None, validation: StackVal
     tags=["stacking"],
     cache_policy=ByContent(code=[finish_stack, depth]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def finished_stack(stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots) -> Stack:
     """The stack as people get it: PSF, depth and validation in its header."""
@@ -139,6 +147,8 @@ def finished_stack(stack: Stack, psf: StackPsf | None, validation: StackValidati
     tags=["stacking"],
     cache_policy=ByContent(code=[plot_stack]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def stack_picture(stack: Stack, roots: Roots) -> FileRef:
     """The stack as a person looks at it."""
@@ -151,6 +161,8 @@ def stack_picture(stack: Stack, roots: Roots) -> FileRef:
     tags=["stacking"],
     cache_policy=ByContent(code=[plot_rgb], ignore=["group"]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def colour_picture(stacks: Sequence[Stack], roots: Roots, group: str) -> FileRef | None:
     """Three bands in colour; None where there are fewer."""

@@ -11,7 +11,7 @@ from models.settings import ValidationSettings
 from models.stack import Stack, StackValidation, stack_paths
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
-from tasks.core.running import settled
+from tasks.core.running import is_transient, settled
 from tasks.validation import plot_validation, residuals, tie_stack, validate_stack
 
 __all__ = ["tied_stack", "validated_stack", "validation_plot"]
@@ -23,6 +23,8 @@ __all__ = ["tied_stack", "validated_stack", "validation_plot"]
     tags=["validation"],
     cache_policy=ByContent(code=[tie_stack]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def tied_stack(
     stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
@@ -37,6 +39,8 @@ def tied_stack(
     tags=["validation"],
     cache_policy=ByContent(code=[validate_stack]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def validated_stack(
     stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
@@ -73,6 +77,8 @@ def _measure_and_plot(
     tags=["validation"],
     cache_policy=ByContent(code=[plot_validation, residuals]),
     persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
 )
 def validation_plot(
     stack: Stack,
