@@ -18,6 +18,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,10 @@ _INFRASTRUCTURE = {f"tasks.core.{name}" for name in ("cache", "errors", "files",
 """Modules that move files and processes but decide no pixel: a change in them makes nothing stale."""
 
 
+_parsing = threading.Lock()
+"""Python 3.11 parses in one thread at a time (gh-106905: "AST constructor recursion depth mismatch")."""
+
+
 class _WithoutDocstrings(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
@@ -58,12 +63,17 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@functools.cache
 def code_digest(module: str) -> str:
     """SHA-256 of what a module and the modules of `tasks` it imports, directly or not, do.
 
     Comments, docstrings and layout do not count; models do not either, since their values are in the key.
     """
+    with _parsing:
+        return _code_digest(module)
+
+
+@functools.cache
+def _code_digest(module: str) -> str:
     seen: dict[str, str] = {}
     waiting = [module]
     while waiting:
