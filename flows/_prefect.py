@@ -41,6 +41,7 @@ def prepare(roots: Roots) -> str:
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(roots.data / ".cache" / "results"),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_LEVEL": "INFO",
+        "MPLCONFIGDIR": str(roots.data / ".cache" / "matplotlib"),
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     }
     for name, value in defaults.items():

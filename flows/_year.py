@@ -91,6 +91,17 @@ class Masters:
     flat: dict[tuple[int, str], MasterFlat]
     failures: tuple[FrameFailure, ...]
 
+    @property
+    def left_out(self) -> tuple[FrameFailure, ...]:
+        """Calibration frames that did not pass the masters' checks."""
+        remedy = "none needed: the master is made without it"
+        return tuple(
+            FrameFailure(file=rejected.file, stage=stage, reason=rejected.reason, remedy=remedy)
+            for stage, masters in (("master bias", self.bias.values()), ("master flat", self.flat.values()))
+            for master in masters
+            for rejected in master.rejected
+        )
+
     def biases(self, frames: Sequence[RawFrame]) -> list[MasterBias | None]:
         """The master bias of each frame."""
         return [self.bias.get(frame.binning) for frame in frames]
@@ -184,14 +195,12 @@ def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameReco
     points = [record.calibrated.zero_point for record in records if record.calibrated]
     zero_points = [point for point in points if point.status == "OK"]
     statuses = Counter(point.status for point in points)
-    made: list[MasterBias | MasterFlat] = [*masters.bias.values(), *masters.flat.values()]
-    rejected = sum(len(master.rejected) for master in made)
     set_aside = kinds["junk"] - len(inventory.unusable)
     figures = {
         "raw files": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         + (f" ({set_aside} of them copies, tests and the like: flows.inventory says why)" if set_aside > 0 else ""),
         "masters": f"{len(masters.bias)} bias, {len(masters.flat)} flat"
-        + (f" ({rejected} calibration frames left out)" if rejected else ""),
+        + (f" ({len(masters.left_out)} calibration frames left out)" if masters.left_out else ""),
         "reduced": f"{len(reduced)} of {len(records)} science frames" + _uncorrected(reduced),
         "plate solutions": f"{len(solved)}"
         + (f", median rms {_median([s.solution.rms_arcsec for s in solved]):.3f} arcsec" if solved else ""),
@@ -220,9 +229,12 @@ def report_year(
         files.append(path.relative_to(run.roots.data).as_posix())
     write_frames(records, folder)
     write_schemas(run.roots.data / "schemas")
+    made = [*masters.bias.values(), *masters.flat.values()]
+    write_json(folder / "masters.json", [master.model_dump(mode="json") for master in made])
     failures = (
         tuple(failure for failure in inventory.unusable)
         + masters.failures
+        + masters.left_out
         + tuple(failure for record in records for failure in record.failures)
     )
     useful = [record for record in records if record.calibrated is not None]

@@ -113,7 +113,7 @@ def test_settings_come_from_the_command_line_then_the_environment_then_the_file(
     command.begin(["--root", str(tmp_path), "--combine", "weighted"])
     stack = command.settings.stack
     assert (stack.combine, stack.padding_px, stack.back_size_px) == ("weighted", 20, 99)
-    assert stack.zero_point == 30.0
+    assert stack.resampling == "LANCZOS3"
 
 
 def test_a_profile_with_a_mistake_names_file_and_entry(tmp_path, capsys):

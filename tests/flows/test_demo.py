@@ -134,11 +134,13 @@ def test_calibration_frames_left_out_are_named_with_the_reason(demo):
         if frame["oddity"] and re.search("underexposed|warm", frame["oddity"])
     ]
     assert len(bad) >= 2
-    said = ""
-    for path in demo.roots.data.glob("[0-9]*/T120/master_*/*.fits"):
-        said += str(fits.getheader(path))
+    masters = [
+        master for path in demo.roots.data.glob("[0-9]*/T120/masters.json") for master in json.loads(path.read_text())
+    ]
+    reasons = {Path(rejected["file"]).name: rejected["reason"] for master in masters for rejected in master["rejected"]}
     for name in bad:
-        assert name[:20] in said, f"{name} is not named in a master's header"
+        assert reasons.get(name), f"{name} is not among the calibration frames left out"
+        assert not demo.output or name in demo.output
 
 
 def test_a_reduced_frame_holds_image_mask_and_variance(demo):
