@@ -7,13 +7,14 @@ becomes part of its record; it never stops the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prefect import task
 from prefect.futures import PrefectFuture
 from prefect.transactions import CommitMode, transaction
 
+from flows._way import Way, as_failure
 from models.base import Record
 from models.catalog import Cone, StoredCone
 from models.field import Field, FieldCatalogs
@@ -33,41 +34,29 @@ from tasks.astrometry import installed_index
 from tasks.astrometry.tasks import index_of_cone, solved_frame
 from tasks.calibration.tasks import reduced_frame
 from tasks.catalogs.tasks import catalogue_cone
-from tasks.core.errors import StageError
 from tasks.fields import order_fields, plan_fields
 from tasks.photometry.tasks import calibrated_frame
 from tasks.psf.tasks import frame_psf
 from tasks.quality.tasks import measured_frame
 from tasks.report.tasks import published_frame
 
-__all__ = ["Way", "PlacedFrame", "frame_finish", "frame_pixels", "frame_place", "known_field", "known_fields"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Way:
-    """Calls a frame's stages one after the other and keeps what went wrong."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.failures: list[FrameFailure] = []
-
-    def step(self, stage: Callable[P, R | FrameFailure], *args: P.args, **kwargs: P.kwargs) -> R | None:
-        try:
-            result = stage(*args, **kwargs)
-        except StageError as error:
-            result = error.record(self.file)
-        if isinstance(result, FrameFailure):
-            self.failures.append(result)
-            return None
-        return result
+__all__ = [
+    "PlacedFrame",
+    "frame_finish",
+    "frame_pixels",
+    "frame_place",
+    "known_field",
+    "known_fields",
+    "surviving_frames",
+    "surviving_places",
+    "surviving_records",
+]
 
 
 @task(name="frame pixels", task_run_name="pixels {raw.night} {raw.name}", tags=["frame"], persist_result=False)
 def frame_pixels(raw: RawFrame, bias: MasterBias | None, flat: MasterFlat | None, run: RunContext) -> FrameRecord:
     """Reduce a frame and measure its quality."""
-    way, settings = Way(raw.path), run.settings
+    way, settings = Way(raw.path, run.roots), run.settings
     with transaction(commit_mode=CommitMode.EAGER):  # a later failure must not undo the earlier stages' cache
         reduced = way.step(reduced_frame, raw, bias, flat, run.roots, run.telescope, settings.reduction)
         measured = reduced and way.step(measured_frame, reduced, run.roots, run.telescope, settings.quality)
@@ -89,7 +78,7 @@ def frame_place(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunCo
     """Plate solution of a measured frame, and a zero point of its own: the year's colour terms come from these."""
     if record.measured is None:
         return PlacedFrame(record=record)
-    way = Way(record.raw.path)
+    way = Way(record.raw.path, run.roots)
     calibrated, field = None, None
     with transaction(commit_mode=CommitMode.EAGER):
         found = _solve(way, record.measured, fields, run)
@@ -118,7 +107,7 @@ def frame_place(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunCo
 )
 def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunContext) -> FrameRecord:
     """Zero point with the colour term of the filter, PSF, and the published file."""
-    record, way = placed.record, Way(placed.record.raw.path)
+    record, way = placed.record, Way(placed.record.raw.path, run.roots)
     calibrated, psf = record.calibrated, None
     if record.reduced is None:
         return record
@@ -135,10 +124,41 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
         record = record.model_copy(
             update={"calibrated": calibrated, "psf": psf, "failures": record.failures + tuple(way.failures)}
         )
-        publishing = Way(way.file)
+        publishing = Way(way.file, run.roots)
         published = publishing.step(published_frame, record, run.roots)
     failures = record.failures + tuple(publishing.failures)
     return record.model_copy(update={"published": published, "failures": failures})
+
+
+def surviving_records(results: Sequence[Any], raws: Sequence[RawFrame], run: RunContext) -> list[FrameRecord]:
+    """Records of all frames: where a task itself broke (not a stage in it), a record that says so."""
+    return [
+        FrameRecord(raw=raw, failures=(as_failure(result, raw.path, "frame pixels", run.roots),))
+        if isinstance(result, BaseException)
+        else result
+        for result, raw in zip(results, raws, strict=True)
+    ]
+
+
+def surviving_places(results: Sequence[Any], records: Sequence[FrameRecord], run: RunContext) -> list[PlacedFrame]:
+    """The same after the second pass."""
+    return [
+        PlacedFrame(record=_failed(record, result, "frame place", run)) if isinstance(result, BaseException) else result
+        for result, record in zip(results, records, strict=True)
+    ]
+
+
+def surviving_frames(results: Sequence[Any], placed: Sequence[PlacedFrame], run: RunContext) -> list[FrameRecord]:
+    """The same after the third."""
+    return [
+        _failed(before.record, result, "frame finish", run) if isinstance(result, BaseException) else result
+        for result, before in zip(results, placed, strict=True)
+    ]
+
+
+def _failed(record: FrameRecord, error: BaseException, stage: str, run: RunContext) -> FrameRecord:
+    failure = as_failure(error, record.raw.path, stage, run.roots)
+    return record.model_copy(update={"failures": (*record.failures, failure)})
 
 
 def _said_why(calibrated: CalibratedFrame, failure: FrameFailure | None, way: Way) -> CalibratedFrame:
@@ -164,7 +184,7 @@ def _solve(
         if field.index is None or (field.gaia is None and run.settings.astrometry.reference == "gaia"):
             tries.append(field.failure("gaia") or _nowhere(way.file))
             continue
-        attempt = Way(way.file)
+        attempt = Way(way.file, run.roots)
         hint = Cone(ra=field.field.cone.ra, dec=field.field.cone.dec, radius=run.settings.astrometry.search_radius_deg)
         solved = attempt.step(
             solved_frame,
@@ -213,7 +233,7 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
         Whether ``'gaia'`` and ``'ps1'`` are needed at all.
     """
     settings = run.settings
-    gaia_way, ps1_way = Way("gaia"), Way("ps1")
+    gaia_way, ps1_way = Way("gaia", run.roots), Way("ps1", run.roots)
     # Offline, what is not there now will not be there in a minute.
     ask = catalogue_cone.with_options(retries=0) if settings.catalog_mode == "offline" else catalogue_cone
     gaia = gaia_way.step(ask, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None

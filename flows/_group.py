@@ -12,6 +12,7 @@ from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import known_field
 from flows._progress import RunProgress
+from flows._way import as_failure
 from models.astrometry import Alignment
 from models.base import Record
 from models.field import FieldCatalogs
@@ -24,7 +25,7 @@ from models.target import Target, find_target, target_by_object
 from models.telescope import Telescope
 from tasks.astrometry.tasks import aligned_frames
 from tasks.catalogs import separation
-from tasks.core.errors import StageError, UserError
+from tasks.core.errors import UserError
 from tasks.core.files import is_current
 from tasks.fields import field_of_target
 from tasks.photometry import gather_colour_terms
@@ -281,11 +282,16 @@ def report_group(
 ) -> RunSummary:
     """Write the group's rows, the mean PSF and the page; sum the group up."""
     chosen = [selection for selection in selections if selection.chosen]
-    made = dict(zip([selection.filter for selection in chosen], finished, strict=True))
+    made = {
+        selection.filter: as_failure(result, f"{target.name}_{selection.filter}", "stack", run.roots)
+        if isinstance(result, BaseException)
+        else result
+        for selection, result in zip(chosen, finished, strict=True)
+    }
     rows = [_stack_row(selection, made.get(selection.filter), run.settings.stack.combine) for selection in selections]
-    stacks = [result for result in finished if isinstance(result, Stack)]
+    stacks = [result for result in made.values() if isinstance(result, Stack)]
     failures = list(catalogs.failures)
-    failures += [_failure(filter, target, result) for filter, result in made.items() if not isinstance(result, Stack)]
+    failures += [result for result in made.values() if isinstance(result, FrameFailure)]
     failures += [
         FrameFailure(
             file=f"{row.group}_{row.filter}",
@@ -331,17 +337,6 @@ def report_group(
         figures=_figures(target, frames, alignment, stacks),
         files=(page.relative_to(run.roots.data).as_posix(), index.relative_to(run.roots.data).as_posix()),
     )
-
-
-def _failure(filter: str, target: Target, result: object) -> FrameFailure:
-    file = f"{target.name}_{filter}"
-    if isinstance(result, FrameFailure):
-        return result
-    if isinstance(result, StageError):
-        return result.record(file)
-    if isinstance(result, BaseException):
-        raise result
-    raise TypeError(f"{file}: neither a stack nor a failure but {type(result).__name__}")
 
 
 _ALIGNED_BY = {

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect import task
+from prefect import task, unmapped
 
-from flows._frame import Way
+from flows._progress import RunProgress
+from flows._way import Way, as_failure
 from models.field import FieldCatalogs
 from models.frame import ColourTerm, FrameFailure
 from models.run import RunContext
-from models.stack import Stack
+from models.stack import Selection, Stack
 from tasks.psf.tasks import psf_of_stack
-from tasks.stacking.tasks import finished_stack, stack_picture
+from tasks.stacking.tasks import combined_stack, finished_stack, shared_grid, stack_picture
 from tasks.validation.tasks import tied_stack, validated_stack, validation_plot
 
-__all__ = ["finish_filter"]
+__all__ = ["combine_filters", "finish_filter"]
+
+
+def combine_filters(chosen: Sequence[Selection], run: RunContext, progress: RunProgress) -> list[Stack | FrameFailure]:
+    """SWarp for each filter, on the grid they share; a filter that fails leaves the others alone."""
+    if not chosen:
+        return []
+    roots, telescope, settings = run.roots, run.telescope, run.settings.stack
+    grid = Way(chosen[0].group, roots)
+    shared = grid.step(shared_grid, chosen, roots, telescope, settings, chosen[0].group)
+    if shared is None:
+        return [grid.failures[0].model_copy(update={"file": f"{each.group}_{each.filter}"}) for each in chosen]
+    results = progress.collect(
+        "combine",
+        combined_stack.map(chosen, unmapped(shared), unmapped(roots), unmapped(telescope), unmapped(settings)),
+    )
+    return [
+        as_failure(result, f"{each.group}_{each.filter}", "combine", roots)
+        if isinstance(result, BaseException)
+        else result
+        for each, result in zip(chosen, results, strict=True)
+    ]
 
 
 @task(name="stack", task_run_name="finish one filter", tags=["stacking"], persist_result=False)
@@ -25,7 +47,7 @@ def finish_filter(
     """PSF, tie to PS1 and validation of a stack, its header and plots. What it lacks, it says."""
     if isinstance(stack, FrameFailure):
         return stack
-    way, roots, settings = Way(f"{stack.group}_{stack.filter}"), run.roots, run.settings
+    way, roots, settings = Way(f"{stack.group}_{stack.filter}", run.roots), run.roots, run.settings
     telescope = run.telescope.with_colour_terms({term.filter: term.term for term in terms})
     psf = way.step(psf_of_stack, stack, roots, telescope, settings.psf)
     with_psf = stack.model_copy(update={"psf": psf})

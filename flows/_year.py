@@ -14,13 +14,14 @@ from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import PlacedFrame
 from flows._progress import RunProgress
+from flows._way import as_failure
 from models.frame import ColourTerm, FrameFailure, FrameRecord, MasterBias, MasterFlat, RawFrame, ReducedFrame
 from models.inventory import Inventory
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.telescope import Telescope
 from tasks.calibration.tasks import master_bias, master_flat
-from tasks.core.errors import StageError, UserError
+from tasks.core.errors import UserError
 from tasks.core.files import write_json
 from tasks.inventory import take_inventory
 from tasks.inventory.tasks import raw_inventory
@@ -125,12 +126,10 @@ def masters_of(inventory: Inventory, run: RunContext, progress: RunProgress) -> 
     def kept(results: Sequence[Any], keys: Sequence[Any], what: str) -> dict[Any, Any]:
         good = {}
         for key, result in zip(keys, results, strict=True):
-            if isinstance(result, StageError):
-                result = result.record(f"{what} {key}")
+            if isinstance(result, BaseException):
+                result = as_failure(result, f"{what} {key}", "masters", run.roots)
             if isinstance(result, FrameFailure):
                 failures.append(result)
-            elif isinstance(result, BaseException):
-                raise result
             else:
                 good[key] = result
         return good

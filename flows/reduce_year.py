@@ -25,7 +25,15 @@ if __name__ == "__main__":
 from prefect import flow, unmapped
 from prefect.client.schemas.objects import State
 
-from flows._frame import frame_finish, frame_pixels, frame_place, known_fields
+from flows._frame import (
+    frame_finish,
+    frame_pixels,
+    frame_place,
+    known_fields,
+    surviving_frames,
+    surviving_places,
+    surviving_records,
+)
 from flows._progress import RunProgress
 from flows._runner import finish, task_runner
 from flows._year import colour_terms, masters_of, report_year, science_frames, year_inventory
@@ -59,14 +67,16 @@ def reduce_year(year: int, telescope: str = "T120", settings: Settings | None = 
 
         asked = known_fields(science, run)
         masters = masters_of(inventory, run, progress)
-        measured = progress.collect(
-            "reduce and measure",
-            frame_pixels.map(science, masters.biases(science), masters.flats(science), unmapped(run)),
-        )
-        fields = progress.collect("catalogues", asked)
-        placed = progress.collect("solve and calibrate", frame_place.map(measured, unmapped(fields), unmapped(run)))
+        pixels = frame_pixels.map(science, masters.biases(science), masters.flats(science), unmapped(run))
+        measured = surviving_records(progress.collect("reduce and measure", pixels), science, run)
+
+        fields = progress.must_all("catalogues", asked)
+        places = frame_place.map(measured, unmapped(fields), unmapped(run))
+        placed = surviving_places(progress.collect("solve and calibrate", places), measured, run)
+
         terms = colour_terms(placed, run)
-        records = progress.collect("PSF and publish", frame_finish.map(placed, unmapped(terms), unmapped(run)))
+        finished = frame_finish.map(placed, unmapped(terms), unmapped(run))
+        records = surviving_frames(progress.collect("PSF and publish", finished), placed, run)
 
         return finish(report_year(year, inventory, masters, [*records, *unknown], run))
 

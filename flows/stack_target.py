@@ -31,11 +31,10 @@ from prefect.client.schemas.objects import State
 from flows._group import align, frames_of_group, group_catalogs, report_group, select
 from flows._progress import RunProgress
 from flows._runner import finish, task_runner
-from flows._stack import finish_filter
+from flows._stack import combine_filters, finish_filter
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.target import find_target
-from tasks.stacking.tasks import combined_stack, shared_grid
 
 
 @flow(
@@ -65,14 +64,7 @@ def stack_target(group: str, telescope: str = "T120", settings: Settings | None 
         alignment = align(target, frames, catalogs, run, progress)
         selections = select(target, frames, alignment, catalogs, run, progress)
         chosen = [selection for selection in selections if selection.chosen]
-        grid = shared_grid(chosen, run.roots, run.telescope, run.settings.stack, target.name) if chosen else None
-
-        stacked = progress.collect(
-            "combine",
-            combined_stack.map(
-                chosen, unmapped(grid), unmapped(run.roots), unmapped(run.telescope), unmapped(run.settings.stack)
-            ),
-        )
+        stacked = combine_filters(chosen, run, progress)
         finished = progress.collect(
             "PSF and validation",
             finish_filter.map(stacked, unmapped(catalogs), unmapped(frames.colour_terms), unmapped(run)),

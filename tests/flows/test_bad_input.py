@@ -206,3 +206,24 @@ def test_stacking_before_reducing_says_what_comes_first(tmp_path):
     assert answer.returncode == 2
     assert "first: python -m flows.reduce_year YEAR" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_swarp_that_dies_is_a_record_and_not_the_end(poor, tmp_path):
+    """Status 1, since the only stack could not be made; the report and the page say why."""
+    import os
+
+    root, home = poor[:2]
+    fake = tmp_path / "bin" / "SWarp"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/bash\n[ "$1" = --version ] && { echo "SWarp version 9.9.9"; exit 0; }\nkill -SEGV $$\n')
+    fake.chmod(0o755)
+    answer = run(
+        "flows.stack_target", "M67", "--root", str(root), home=home, PATH=f"{fake.parent}:{os.environ['PATH']}"
+    )
+    assert answer.returncode == 1, answer.stdout + answer.stderr
+    assert "died of SIGSEGV" in answer.stdout
+    assert "Traceback" not in answer.stdout + answer.stderr
+    by_filter = {row["filter"]: row for row in rows(root, "stacks/stack_all_report.json")}
+    assert by_filter["r"]["status"] == "FAILED"
+    assert "SIGSEGV" in by_filter["r"]["reason"]
+    assert "SIGSEGV" in (root / "stacks" / "M67" / "T120" / "index.html").read_text()

@@ -1,0 +1,75 @@
+"""What happens to a failure: it ends the way of one frame or stack, as a record, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from models.base import Roots
+from models.frame import FrameFailure
+from tasks.core.errors import StageError
+from tasks.core.files import safe_name
+from tasks.core.tools import StoppedError
+
+__all__ = ["Way", "as_failure"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def as_failure(error: BaseException, file: str, stage: str, roots: Roots) -> FrameFailure:
+    """An error as a record.
+
+    One that no stage foresaw is a mistake of ours: its traceback goes to a log that the record names, and the
+    rest of the night goes on.
+
+    Raises
+    ------
+    BaseException
+        The error itself, where it says that the run is being stopped.
+    """
+    if isinstance(error, StageError):
+        return error.record(file)
+    if isinstance(error, StoppedError) or not isinstance(error, Exception):
+        raise error
+    log = roots.logs / f"error-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{safe_name(file, 60)}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return FrameFailure(
+        file=file,
+        stage=stage,
+        reason=f"unforeseen {type(error).__name__}: {first}",
+        remedy=f"a mistake of the pipeline: report it with {log}",
+    )
+
+
+class Way:
+    """Calls the stages of a frame or a stack one after the other and keeps what went wrong.
+
+    Parameters
+    ----------
+    file
+        Named in the records.
+    roots
+        Where logs go.
+    """
+
+    def __init__(self, file: str, roots: Roots) -> None:
+        self.file = file
+        self.failures: list[FrameFailure] = []
+        self._roots = roots
+
+    def step(self, stage: Callable[P, R | FrameFailure], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """The stage's result; None where it failed, which is then among `failures`."""
+        try:
+            result = stage(*args, **kwargs)
+        except Exception as error:
+            result = as_failure(error, self.file, getattr(stage, "name", "stage"), self._roots)
+        if isinstance(result, FrameFailure):
+            self.failures.append(result)
+            return None
+        return result
