@@ -16,7 +16,7 @@ from prefect.transactions import CommitMode, transaction
 
 from flows._way import Way, as_failure
 from models.base import Record
-from models.catalog import Cone, StoredCone
+from models.catalog import Catalogue, Cone, StoredCone
 from models.field import Field, FieldCatalogs
 from models.frame import (
     CalibratedFrame,
@@ -33,6 +33,7 @@ from models.run import RunContext
 from tasks.astrometry import installed_index
 from tasks.astrometry.tasks import index_of_cone, solved_frame
 from tasks.calibration.tasks import reduced_frame
+from tasks.catalogs import photometric_reference
 from tasks.catalogs.tasks import catalogue_cone
 from tasks.fields import order_fields, plan_fields
 from tasks.photometry.tasks import calibrated_frame
@@ -230,14 +231,17 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     Parameters
     ----------
     bands
-        Whether ``'gaia'`` and ``'ps1'`` are needed at all.
+        Whether ``'gaia'`` and ``'ps1'`` (or what stands in for it) are needed at all.
     """
     settings = run.settings
     gaia_way, ps1_way = Way("gaia", run.roots), Way("ps1", run.roots)
     # Offline, what is not there now will not be there in a minute.
     ask = catalogue_cone.with_options(retries=0) if settings.catalog_mode == "offline" else catalogue_cone
     gaia = gaia_way.step(ask, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None
-    ps1 = ps1_way.step(ask, "ps1", field.cone, run.roots, settings) if bands["ps1"] else None
+    reference: Catalogue | None = None
+    if bands["ps1"]:
+        reference = ps1_way.step(photometric_reference, field.cone, run.roots, settings)
+    ps1 = ps1_way.step(ask, reference, field.cone, run.roots, settings) if reference is not None else None
     if settings.astrometry_index_dir is not None:
         index = gaia_way.step(installed_index, settings.astrometry_index_dir)
     else:
