@@ -8,10 +8,13 @@ becomes part of its record; it never stops the others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from prefect import task
 from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.transactions import CommitMode, transaction
 
 from flows._way import Way, as_failure
@@ -33,7 +36,7 @@ from models.run import RunContext
 from tasks.astrometry import installed_index
 from tasks.astrometry.tasks import index_of_cone, solved_frame
 from tasks.calibration.tasks import reduced_frame
-from tasks.catalogs import photometric_reference
+from tasks.catalogs import photometric_reference, stored_cones
 from tasks.catalogs.tasks import catalogue_cone
 from tasks.fields import order_fields, plan_fields
 from tasks.photometry.tasks import calibrated_frame
@@ -235,27 +238,47 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     """
     settings = run.settings
     gaia_way, ps1_way = Way("gaia", run.roots), Way("ps1", run.roots)
-    # Offline, what is not there now will not be there in a minute.
-    ask = catalogue_cone.with_options(retries=0) if settings.catalog_mode == "offline" else catalogue_cone
-    gaia = gaia_way.step(ask, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None
-    reference: Catalogue | None = None
-    if bands["ps1"]:
-        reference = ps1_way.step(photometric_reference, field.cone, run.roots, settings)
-    ps1 = ps1_way.step(ask, reference, field.cone, run.roots, settings) if reference is not None else None
-    if settings.astrometry_index_dir is not None:
-        index = gaia_way.step(installed_index, settings.astrometry_index_dir)
-    else:
-        index = gaia_way.step(index_of_cone, gaia, run.roots, run.telescope) if gaia is not None else None
+    with ThreadPoolExecutor(1) as beside:
+        # Both at once: they are other services, and what a dead one costs shall not come twice.
+        asked = beside.submit(copy_context().run, _reference, ps1_way, field, run) if bands["ps1"] else None
+        gaia = gaia_way.step(catalogue_cone, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None
+        if settings.astrometry_index_dir is not None:
+            index = gaia_way.step(installed_index, settings.astrometry_index_dir)
+        else:
+            index = gaia_way.step(index_of_cone, gaia, run.roots, run.telescope) if gaia is not None else None
+        ps1 = asked.result() if asked is not None else None
     return FieldCatalogs(
         field=field, gaia=gaia, ps1=ps1, index=index, failures=tuple(gaia_way.failures + ps1_way.failures)
     )
 
 
+def _reference(way: Way, field: Field, run: RunContext) -> StoredCone | None:
+    """The photometric reference of a field."""
+    name: Catalogue | None = way.step(photometric_reference, field.cone, run.roots, run.settings)
+    return way.step(catalogue_cone, name, field.cone, run.roots, run.settings) if name is not None else None
+
+
+class _Asking(ThreadPoolTaskRunner[Any]):
+    """Threads of their own for the catalogues' tasks, which mostly wait: those of the flow stay free for the frames."""
+
+    def no_more(self) -> None:
+        """Let the threads end when what was submitted is done."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
+
 def known_fields(frames: Sequence[RawFrame], run: RunContext) -> list[PrefectFuture[FieldCatalogs]]:
     """Ask the catalogues for every field the frames speak of; one question a field, asked at once."""
     settings = run.settings
-    fields = plan_fields(frames, run.targets, run.telescope, settings.astrometry, settings.selection)
+    catalogues: list[Catalogue] = ["gaia", *settings.catalogs.references]
+    known = [stored.cone for catalogue in catalogues for stored in stored_cones(catalogue, run.roots)]
+    fields = plan_fields(frames, run.targets, run.telescope, settings.astrometry, settings.selection, known)
     filters = {frame.filter for frame in frames if frame.filter}
     calibrates = any(run.telescope.band(name).ps1 or run.telescope.band(name).continuum for name in filters)
     wanted = {"gaia": settings.astrometry.reference == "gaia", "ps1": calibrates}
-    return [known_field.submit(field, run, wanted) for field in fields]
+    asking = _Asking(max_workers=2)
+    asking.__enter__()
+    try:
+        return [asking.submit(known_field, {"field": field, "run": run, "bands": wanted}) for field in fields]
+    finally:
+        asking.no_more()
