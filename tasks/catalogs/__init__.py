@@ -1,13 +1,15 @@
 """Gaia and PS1 cones: the local store, the services behind it, positions at a frame's epoch."""
 
+from tasks.catalogs.columns import Catalogue
 from tasks.catalogs.cones import contains, covers, plan_cones, separation
 from tasks.catalogs.epoch import GAIA_EPOCH, at_epoch
 from tasks.catalogs.failures import MalformedError, TruncatedError
-from tasks.catalogs.fetch import PS1_SOUTH_DEG, fetch_cone
+from tasks.catalogs.fetch import PS1_SOUTH_DEG, fetch_cone, stored_cone
 from tasks.catalogs.importing import farthest_row, import_catalog, read_catalog_file
 from tasks.catalogs.store import find_cone, read_cone, store_cone, stored_cones
 
 __all__ = [
+    "Catalogue",
     "GAIA_EPOCH",
     "MalformedError",
     "PS1_SOUTH_DEG",
@@ -24,5 +26,6 @@ __all__ = [
     "read_cone",
     "separation",
     "store_cone",
+    "stored_cone",
     "stored_cones",
 ]

@@ -31,7 +31,7 @@ from tasks.catalogs.failures import (
 from tasks.catalogs.store import find_cone, store_cone
 from tasks.core.errors import StageError, TransientError
 
-__all__ = ["PS1_SOUTH_DEG", "fetch_cone"]
+__all__ = ["PS1_SOUTH_DEG", "fetch_cone", "stored_cone"]
 
 _log = logging.getLogger("ohp.catalogs")
 
@@ -41,6 +41,12 @@ PS1_SOUTH_DEG = -30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _LONGEST_RETRY_AFTER_S = 120.0
 """A service that asks to wait longer is left for the next one."""
+
+
+def stored_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Settings) -> StoredCone | None:
+    """The stored cone that serves: covers the asked one, as deep as the settings want it."""
+    schema_of(catalogue)
+    return find_cone(catalogue, cone, roots, settings.catalogs.gaia_limit if catalogue == "gaia" else None)
 
 
 def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Settings) -> StoredCone:
@@ -66,11 +72,10 @@ def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Setting
     StageError
         The cone lies where the catalogue has no sky, or a service's address is wrong.
     """
-    schema_of(catalogue)
-    limit = settings.catalogs.gaia_limit if catalogue == "gaia" else None
-    known = find_cone(catalogue, cone, roots, limit)
+    known = stored_cone(catalogue, cone, roots, settings)
     if known is not None:
         return known
+    limit = settings.catalogs.gaia_limit if catalogue == "gaia" else None
     where = f"{cone.radius:.3f} deg about RA {cone.ra:.4f} Dec {cone.dec:+.4f}"
     if catalogue == "ps1" and cone.dec + cone.radius < PS1_SOUTH_DEG:
         raise StageError(
