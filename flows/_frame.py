@@ -14,7 +14,7 @@ from prefect import task
 
 from flows._way import Way, as_failure, stages
 from models.base import Record
-from models.catalog import Cone, StoredCone
+from models.catalog import Catalogue, Cone, StoredCone
 from models.field import Field, FieldCatalogs
 from models.frame import (
     CalibratedFrame,
@@ -31,7 +31,7 @@ from models.run import RunContext
 from tasks.astrometry import installed_index
 from tasks.astrometry.tasks import index_of_cone, solved_frame
 from tasks.calibration.tasks import reduced_frame
-from tasks.catalogs import Catalogue, stored_cone
+from tasks.catalogs import photometric_reference, stored_cone
 from tasks.catalogs.tasks import catalogue_cone
 from tasks.core.cache import recall
 from tasks.fields import order_fields, plan_fields
@@ -238,12 +238,15 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     Parameters
     ----------
     bands
-        Whether ``'gaia'`` and ``'ps1'`` are needed at all.
+        Whether ``'gaia'`` and ``'ps1'`` (or what stands in for it) are needed at all.
     """
     settings = run.settings
     gaia_way, ps1_way = Way("gaia", run.roots), Way("ps1", run.roots)
     gaia = gaia_way.step(_cone, "gaia", field.cone, run) if bands["gaia"] else None
-    ps1 = ps1_way.step(_cone, "ps1", field.cone, run) if bands["ps1"] else None
+    reference: Catalogue | None = None
+    if bands["ps1"]:
+        reference = ps1_way.step(photometric_reference, field.cone, run.roots, settings)
+    ps1 = ps1_way.step(_cone, reference, field.cone, run) if reference is not None else None
     if settings.astrometry_index_dir is not None:
         index = gaia_way.step(installed_index, settings.astrometry_index_dir)
     else:

@@ -16,7 +16,8 @@ from tasks.core.errors import UserError
 __all__ = ["main"]
 
 _DESCRIPTION = """\
-Put a Gaia (EDR3, DR3) or Pan-STARRS1 catalogue file into the local store, where all commands look first.
+Put a Gaia (EDR3, DR3) or Pan-STARRS1 catalogue file, or one of PS1's stand-ins (ATLAS-REFCAT2 with VizieR's names,
+Gaia's synthetic photometry GSPC), into the local store, where all commands look first.
 CSV, ECSV, FITS, VOTable and what else astropy reads, with the archive's own column names:
 
   python -m flows.import_catalog gaia m67.csv
@@ -28,7 +29,9 @@ fill in every direction, a little smaller than the truth rather than larger."""
 
 def _command() -> Command:
     command = Command("flows.import_catalog", _DESCRIPTION)
-    command.parser.add_argument("catalogue", choices=("gaia", "ps1"), help="whose columns the file has")
+    command.parser.add_argument(
+        "catalogue", choices=("gaia", "ps1", "refcat2", "gspc"), help="whose columns the file has"
+    )
     command.parser.add_argument("file", type=Path, help="the catalogue file")
     where = command.parser.add_argument_group("what the file covers (all three or none)")
     where.add_argument("--ra", type=float, metavar="DEG", help="right ascension of the circle's centre")

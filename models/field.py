@@ -18,7 +18,10 @@ class Field(Record):
 
 
 class FieldCatalogs(Record):
-    """What is known of the stars of a field. None: not asked for, or pending (then a failure says why)."""
+    """What is known of the stars of a field. None: not asked for, or pending (then a failure says why).
+
+    ``ps1`` is the photometric reference: PS1, or what stands in for it where it has no sky.
+    """
 
     field: Field
     gaia: StoredCone | None = None

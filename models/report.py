@@ -88,6 +88,7 @@ class PhotometryRow(Record):
     n_matched: int | None
     colour_term: float | None
     aperture_px: float | None
+    catalogue: str | None = None
     remedy: str = ""
 
 

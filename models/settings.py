@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from models.base import Record, Roots
+from models.catalog import Reference
 
 __all__ = [
     "AstrometrySettings",
@@ -214,10 +215,25 @@ class CatalogSettings(Record):
     retries: int = Field(4, ge=0, description="further tries after a transient failure")
     max_rows: int = Field(200_000, ge=1, description="rows at which an answer counts as truncated")
     gaia_limit: float = Field(20.5, description="faintest Gaia star asked for, G")
+    references: Annotated[tuple[Reference, ...], NoDecode] = Field(
+        ("ps1", "refcat2", "gspc"),
+        min_length=1,
+        description="photometric references in order of preference; the first that has sky in the whole field is used",
+    )
+
+    @field_validator("references", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return _words(value)
+
+
+def _words(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 _DEFAULT_GAIA = ("https://gea.esac.esa.int/tap-server/tap", "https://gaia.ari.uni-heidelberg.de/tap")
 _DEFAULT_PS1 = ("https://catalogs.mast.stsci.edu/api/v0.1/panstarrs", "https://vizier.cds.unistra.fr/viz-bin/votable")
+_DEFAULT_REFCAT2 = ("https://vizier.cds.unistra.fr/viz-bin/votable", "https://vizier.cfa.harvard.edu/viz-bin/votable")
 
 
 class Settings(BaseSettings):
@@ -235,6 +251,9 @@ class Settings(BaseSettings):
     )
     ps1_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         _DEFAULT_PS1, description="PS1 services in order of preference"
+    )
+    refcat2_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        _DEFAULT_REFCAT2, description="ATLAS-REFCAT2 services in order of preference"
     )
     astrometry_index_dir: Path | None = Field(None, description="astrometry.net index files (default: built from Gaia)")
     workers: int = Field(
@@ -254,10 +273,10 @@ class Settings(BaseSettings):
     validation: ValidationSettings = ValidationSettings()
     catalogs: CatalogSettings = CatalogSettings()
 
-    @field_validator("gaia_urls", "ps1_urls", mode="before")
+    @field_validator("gaia_urls", "ps1_urls", "refcat2_urls", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _words(value)
 
     @property
     def roots(self) -> Roots:

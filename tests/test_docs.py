@@ -182,6 +182,8 @@ def test_each_stage_of_settings_is_described():
                 assert float(said) == default, f"{section}.{name}: {said}, default {default}"
             elif isinstance(default, str):
                 assert said == default, f"{section}.{name}: {said}"
+            elif isinstance(default, tuple) and default:
+                assert said == ",".join(default), f"{section}.{name}: {said}"
             else:
                 assert said == "none", f"{section}.{name}: {said}, default {default}"
 

@@ -1,15 +1,20 @@
-"""Gaia and PS1 cones: the local store, the services behind it, positions at a frame's epoch."""
+"""Cones of Gaia, PS1 and its stand-ins: the local store, the services behind it, positions at a frame's epoch."""
 
-from tasks.catalogs.columns import Catalogue
 from tasks.catalogs.cones import contains, covers, plan_cones, separation
 from tasks.catalogs.epoch import GAIA_EPOCH, at_epoch
 from tasks.catalogs.failures import MalformedError, TruncatedError
-from tasks.catalogs.fetch import PS1_SOUTH_DEG, fetch_cone, stored_cone
+from tasks.catalogs.fetch import fetch_cone, stored_cone
 from tasks.catalogs.importing import farthest_row, import_catalog, read_catalog_file
+from tasks.catalogs.references import (
+    PS1_SOUTH_DEG,
+    photometric_reference,
+    reference_note,
+    reference_table,
+    sky_of,
+)
 from tasks.catalogs.store import find_cone, read_cone, store_cone, stored_cones
 
 __all__ = [
-    "Catalogue",
     "GAIA_EPOCH",
     "MalformedError",
     "PS1_SOUTH_DEG",
@@ -21,10 +26,14 @@ __all__ = [
     "fetch_cone",
     "find_cone",
     "import_catalog",
+    "photometric_reference",
     "plan_cones",
     "read_catalog_file",
     "read_cone",
+    "reference_note",
+    "reference_table",
     "separation",
+    "sky_of",
     "store_cone",
     "stored_cone",
     "stored_cones",

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from models.catalog import Catalogue
 from tasks.core.errors import StageError
 
-__all__ = ["GAIA", "PS1", "Catalogue", "Schema", "normalise", "plain_values", "schema_of"]
-
-Catalogue = Literal["gaia", "ps1"]
+__all__ = [
+    "GAIA",
+    "GSPC",
+    "PS1",
+    "REFCAT2",
+    "SDSS_BANDS",
+    "Catalogue",
+    "Schema",
+    "normalise",
+    "plain_values",
+    "schema_of",
+]
 
 STAGE = "catalogues"
 
@@ -23,7 +33,8 @@ class Schema:
     Parameters
     ----------
     identifier, ra, dec
-        Names of the columns with the source's number and its position (deg, ICRS).
+        Names of the columns with the source's number and its position (deg, ICRS). None: the catalogue numbers
+        nothing, its sources are told apart by their positions.
     columns
         Name -> unit, in the order of the stored table.
     integers
@@ -34,11 +45,13 @@ class Schema:
         The name of the archive's release.
     sentinel
         The archive's number for a missing value, if it has one.
+    south
+        Southern end of its sky, deg.
     """
 
     def __init__(
         self,
-        identifier: str,
+        identifier: str | None,
         ra: str,
         dec: str,
         columns: dict[str, str],
@@ -46,10 +59,11 @@ class Schema:
         required: tuple[str, ...],
         release: str,
         sentinel: float | None = None,
+        south: float = -90.0,
     ) -> None:
         self.identifier, self.ra, self.dec = identifier, ra, dec
         self.columns, self.integers, self.required = columns, integers, required
-        self.release, self.sentinel = release, sentinel
+        self.release, self.sentinel, self.south = release, sentinel, south
 
 
 GAIA = Schema(
@@ -90,16 +104,68 @@ PS1 = Schema(
     required=("objID", "raMean", "decMean", "gMeanPSFMag", "rMeanPSFMag", "iMeanPSFMag"),
     release="PS1 DR2",
     sentinel=-999.0,
+    south=-30.0,  # Chambers et al. 2016, arXiv:1612.05560
 )
+
+SDSS_BANDS = "griz"
+
+# Tonry et al. 2018, ApJ 867, 105; names as in VizieR's J/ApJ/867/105, which has no number for a star.
+REFCAT2 = Schema(
+    identifier=None,
+    ra="RA_ICRS",
+    dec="DE_ICRS",
+    columns={
+        "RA_ICRS": "deg",
+        "DE_ICRS": "deg",
+        "pmRA": "mas / yr",
+        "e_pmRA": "mas / yr",
+        "pmDE": "mas / yr",
+        "e_pmDE": "mas / yr",
+        "Gmag": "mag",
+        "e_Gmag": "mag",
+        **{f"{kind}{band}mag": "mag" for band in SDSS_BANDS for kind in ("", "e_")},
+    },
+    integers=(),
+    required=("RA_ICRS", "DE_ICRS", "e_pmRA", "gmag", "e_gmag", "rmag", "e_rmag", "imag", "e_imag"),
+    release="ATLAS-REFCAT2",
+)
+
+# Gaia Collaboration, Montegriffo et al. 2023, A&A 674, A33; gaiadr3.synthetic_photometry_gspc with the positions and
+# G of gaia_source. Its fluxes are per Hz (the archive's unit is wrong, known issue); only their relative error counts.
+GSPC = Schema(
+    identifier="source_id",
+    ra="ra",
+    dec="dec",
+    columns={
+        "source_id": "",
+        "ra": "deg",
+        "dec": "deg",
+        "pmra": "mas / yr",
+        "pmdec": "mas / yr",
+        "phot_g_mean_mag": "mag",
+        "c_star": "",
+        **{
+            f"{band}_sdss_{kind}": unit
+            for band in SDSS_BANDS
+            for kind, unit in (("mag", "mag"), ("flux", ""), ("flux_error", ""), ("flag", ""))
+        },
+    },
+    integers=("source_id", *(f"{band}_sdss_flag" for band in SDSS_BANDS)),
+    required=(
+        "source_id", "ra", "dec", "phot_g_mean_mag", "c_star",
+        *(f"{band}_sdss_{kind}" for band in "gri" for kind in ("mag", "flux", "flux_error", "flag")),
+    ),
+    release="Gaia DR3 GSPC",
+)  # fmt: skip
+
+_SCHEMAS = {"gaia": GAIA, "ps1": PS1, "refcat2": REFCAT2, "gspc": GSPC}
 
 
 def schema_of(catalogue: str) -> Schema:
     """The schema of a catalogue by its name."""
-    if catalogue == "gaia":
-        return GAIA
-    if catalogue == "ps1":
-        return PS1
-    raise StageError(STAGE, f"there is no catalogue {catalogue!r}", "use 'gaia' or 'ps1'")
+    if catalogue not in _SCHEMAS:
+        raise StageError(STAGE, f"there is no catalogue {catalogue!r}", f"use one of {', '.join(_SCHEMAS)}")
+    return _SCHEMAS[catalogue]
 
 
 def plain_values(column: object) -> NDArray[np.float64]:
@@ -127,7 +193,7 @@ def _whole_numbers(column: object, name: str) -> NDArray[np.int64]:
 
 
 def normalise(catalogue: str, table: Table) -> Table:
-    """The archive's columns of a table, plain and native, sorted by identifier, each source once.
+    """The archive's columns of a table, plain and native, each source once, sorted by identifier (or Dec and RA).
 
     Parameters
     ----------
@@ -170,5 +236,9 @@ def normalise(catalogue: str, table: Table) -> Table:
         out[name] = values
     out[schema.ra] = np.mod(out[schema.ra], 360.0)
     out = out[np.isfinite(out[schema.ra]) & (np.abs(out[schema.dec]) <= 90.0)]
-    _, first = np.unique(np.asarray(out[schema.identifier]), return_index=True)
+    if schema.identifier is None:
+        key = np.column_stack([out[schema.dec], out[schema.ra]])
+        _, first = np.unique(key, axis=0, return_index=True)
+    else:
+        _, first = np.unique(np.asarray(out[schema.identifier]), return_index=True)
     return out[first]

@@ -28,15 +28,13 @@ from tasks.catalogs.failures import (
     TruncatedAnswerError,
     TruncatedError,
 )
+from tasks.catalogs.references import PS1_SOUTH_DEG, sky_of
 from tasks.catalogs.store import find_cone, store_cone
 from tasks.core.errors import StageError, TransientError
 
-__all__ = ["PS1_SOUTH_DEG", "fetch_cone", "stored_cone"]
+__all__ = ["fetch_cone", "stored_cone"]
 
 _log = logging.getLogger("ohp.catalogs")
-
-PS1_SOUTH_DEG = -30.0
-"""Southern end of PS1 (Chambers et al. 2016, arXiv:1612.05560)."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _LONGEST_RETRY_AFTER_S = 120.0
@@ -46,7 +44,7 @@ _LONGEST_RETRY_AFTER_S = 120.0
 def stored_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Settings) -> StoredCone | None:
     """The stored cone that serves: covers the asked one, as deep as the settings want it."""
     schema_of(catalogue)
-    return find_cone(catalogue, cone, roots, settings.catalogs.gaia_limit if catalogue == "gaia" else None)
+    return find_cone(catalogue, cone, roots, _limit(catalogue, settings))
 
 
 def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Settings) -> StoredCone:
@@ -75,15 +73,16 @@ def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Setting
     known = stored_cone(catalogue, cone, roots, settings)
     if known is not None:
         return known
-    limit = settings.catalogs.gaia_limit if catalogue == "gaia" else None
+    limit = _limit(catalogue, settings)
     where = f"{cone.radius:.3f} deg about RA {cone.ra:.4f} Dec {cone.dec:+.4f}"
-    if catalogue == "ps1" and cone.dec + cone.radius < PS1_SOUTH_DEG:
+    sky = sky_of(catalogue, cone)
+    if sky == "none":
         raise StageError(
             "catalogues",
             f"PS1 ends at declination {PS1_SOUTH_DEG:+.0f} deg and has nothing for {where}",
-            "calibrate this field with another catalogue: import it with PS1's column names",
+            "add refcat2 or gspc to catalogs.references, or import a catalogue with PS1's column names",
         )
-    if catalogue == "ps1" and cone.dec - cone.radius < PS1_SOUTH_DEG:
+    if sky == "part":
         _log.warning("PS1 ends at declination %+.0f deg: the southern part of %s is empty", PS1_SOUTH_DEG, where)
     by_hand = f"python -m flows.import_catalog {catalogue} FILE"
     if settings.catalog_mode == "offline":
@@ -98,6 +97,11 @@ def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Setting
         if known is not None:
             return known
         return _ask_services(catalogue, rounded(cone.ra, cone.dec, cone.radius), roots, settings, where, by_hand)
+
+
+def _limit(catalogue: Catalogue, settings: Settings) -> float | None:
+    """Faintest magnitude asked for; None: all that there is."""
+    return settings.catalogs.gaia_limit if catalogue in ("gaia", "gspc") else None
 
 
 @contextmanager
@@ -117,7 +121,12 @@ def _ask_services(
 ) -> StoredCone:
     from tasks.catalogs.services import service_for
 
-    urls = settings.gaia_urls if catalogue == "gaia" else settings.ps1_urls
+    urls = {
+        "gaia": settings.gaia_urls,
+        "gspc": settings.gaia_urls,
+        "ps1": settings.ps1_urls,
+        "refcat2": settings.refcat2_urls,
+    }[catalogue]
     services = [service_for(catalogue, url, settings.catalogs, roots.data / ".cache" / "catalogs") for url in urls]
     failures: list[AnswerError] = []
     said: list[str] = []
@@ -125,10 +134,13 @@ def _ask_services(
         for attempt in range(settings.catalogs.retries + 1):
             try:
                 answer = service.ask(cone)
-                return store_cone(
+                stored = store_cone(
                     catalogue, cone, answer.table, roots, service.url, answer.release, answer.query,
-                    settings.catalogs.gaia_limit if catalogue == "gaia" else None,
+                    _limit(catalogue, settings),
                 )  # fmt: skip
+                if not stored.n_rows:
+                    _log.warning("%s answered that %s has nothing in %s", service.name, stored.release, where)
+                return stored
             except TooManyRowsError as error:
                 raise TruncatedError(
                     "catalogues",

@@ -36,6 +36,8 @@ class CatalogFile:
 
     Attributes
     ----------
+    catalogue
+        Whose columns it has.
     table
         The archive's columns, as `normalise` gives them.
     cone
@@ -50,6 +52,7 @@ class CatalogFile:
         Whether the person gave the cone, so that it does not come from the rows.
     """
 
+    catalogue: Catalogue
     table: Table
     cone: Cone
     filled: tuple[str, ...]
@@ -139,7 +142,7 @@ def read_catalog_file(catalogue: Catalogue, file: Path, cone: Cone | None = None
     if absent:
         known = ", ".join(raw.colnames[:12]) + (", …" if len(raw.colnames) > 12 else "")
         raise UserError(f"{file} lacks the {catalogue} column(s) {', '.join(absent)}; it has {known}")
-    if catalogue == "gaia" and "ref_epoch" in by_name and len(raw):
+    if catalogue in ("gaia", "gspc") and "ref_epoch" in by_name and len(raw):
         epochs = plain_values(raw[by_name["ref_epoch"]])
         if np.any(np.abs(epochs - GAIA_EPOCH) > 1e-3):
             raise UserError(
@@ -173,6 +176,7 @@ def read_catalog_file(catalogue: Catalogue, file: Path, cone: Cone | None = None
             "check --ra, --dec and --radius (degrees)"
         )
     return CatalogFile(
+        catalogue=catalogue,
         table=table[inside],
         cone=cone,
         filled=tuple(name for name in schema.columns if name.lower() not in by_name),
@@ -227,7 +231,7 @@ def coverage(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> Cone:
 
 def farthest_row(found: CatalogFile) -> float:
     """How far the rows reach from the centre of the cone, deg."""
-    schema = schema_of("gaia" if "ra" in found.table.colnames else "ps1")
+    schema = schema_of(found.catalogue)
     return float(np.max(separation(found.cone.ra, found.cone.dec, found.table[schema.ra], found.table[schema.dec])))
 
 

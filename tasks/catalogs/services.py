@@ -1,9 +1,9 @@
 """One request for a cone to one service, through astroquery.
 
-Three protocols, told apart by the address: TAP (Gaia: ESA and its mirrors), the JSON interface of MAST's catalogues
-(PS1) and VizieR (PS1, table II/389). Each `Service` returns the archive's own columns or raises one of
-`tasks.catalogs.failures.AnswerError`. astroquery is imported only when a service is asked: it is slow to import, and
-offline nothing of it is needed.
+Three protocols, told apart by the address: TAP (Gaia and its synthetic photometry: ESA and its mirrors), the JSON
+interface of MAST's catalogues (PS1) and VizieR (PS1, table II/389; ATLAS-REFCAT2, table J/ApJ/867/105). Each `Service`
+returns the archive's own columns or raises one of `tasks.catalogs.failures.AnswerError`. astroquery is imported only
+when a service is asked: it is slow to import, and offline nothing of it is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from astropy.table import Table, vstack
 
 from models.catalog import Cone
 from models.settings import CatalogSettings
-from tasks.catalogs.columns import GAIA, PS1, Catalogue, plain_values
+from tasks.catalogs.columns import GAIA, GSPC, PS1, REFCAT2, Catalogue, Schema, plain_values, schema_of
 from tasks.catalogs.cones import contains, separation, to_degrees, unit_vectors
 from tasks.catalogs.failures import (
     AnswerError,
@@ -56,6 +56,8 @@ class Service(ABC):
 
     Parameters
     ----------
+    catalogue
+        What it is asked for.
     url
         Its address, as in the settings.
     settings
@@ -64,8 +66,8 @@ class Service(ABC):
         Where astroquery may put files.
     """
 
-    def __init__(self, url: str, settings: CatalogSettings, scratch: Path) -> None:
-        self.url, self.settings, self.scratch = url.rstrip("/"), settings, scratch
+    def __init__(self, catalogue: Catalogue, url: str, settings: CatalogSettings, scratch: Path) -> None:
+        self.catalogue, self.url, self.settings, self.scratch = catalogue, url.rstrip("/"), settings, scratch
         # The widest answer, 50 columns of PS1 as text, is below 1.5 kB a row.
         self.max_bytes = (1 << 20) + 1500 * settings.max_rows
         self.session = guarded_session(settings.timeout_s, self.max_bytes)
@@ -126,32 +128,44 @@ def _check_place(cone: Cone, table: Table, ra: str, dec: str) -> None:
         raise TruncatedAnswerError(f"the rows reach only {reach:.3f} of {cone.radius:.3f} deg")
 
 
-def adql(cone: Cone, gaia_limit: float, max_rows: int) -> str:
-    """The question to a TAP service for Gaia DR3; one row more than wanted shows that there are too many."""
+def adql(catalogue: Catalogue, cone: Cone, gaia_limit: float, max_rows: int) -> str:
+    """The question to a TAP service for Gaia DR3; one row more than wanted shows that there are too many.
+
+    For GSPC all sources of Gaia are asked for, those without synthetic photometry too: they are neighbours.
+    """
     circle = f"CIRCLE('ICRS', {cone.ra:.6f}, {cone.dec:.6f}, {cone.radius:.6f})"
     # Numbers and our own column names only: nothing a stranger wrote gets into it.
+    if catalogue == "gaia":
+        return (
+            f"SELECT TOP {max_rows + 1} {', '.join(GAIA.columns)} FROM gaiadr3.gaia_source "  # noqa: S608
+            f"WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), {circle}) "
+            f"AND phot_g_mean_mag <= {gaia_limit:g} ORDER BY source_id"
+        )
+    columns = ", ".join(f"{'s' if name == 'c_star' or '_sdss_' in name else 'g'}.{name}" for name in GSPC.columns)
+    # By number: a column's name alone is ambiguous here, one with its table not allowed by ADQL 2.0.
     return (
-        f"SELECT TOP {max_rows + 1} {', '.join(GAIA.columns)} FROM gaiadr3.gaia_source "  # noqa: S608
-        f"WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), {circle}) "
-        f"AND phot_g_mean_mag <= {gaia_limit:g} ORDER BY source_id"
+        f"SELECT TOP {max_rows + 1} {columns} FROM gaiadr3.gaia_source AS g "  # noqa: S608
+        "LEFT OUTER JOIN gaiadr3.synthetic_photometry_gspc AS s ON g.source_id = s.source_id "
+        f"WHERE 1 = CONTAINS(POINT('ICRS', g.ra, g.dec), {circle}) "
+        f"AND g.phot_g_mean_mag <= {gaia_limit:g} ORDER BY 1"
     )
 
 
 class TapService(Service):
-    """Gaia DR3 by TAP, asynchronously; an address that ends in ``/sync`` is asked synchronously."""
+    """Gaia DR3 or GSPC by TAP, asynchronously; an address that ends in ``/sync`` is asked synchronously."""
 
     _POLL_S = (0.5, 10.0)
 
     def _ask(self, cone: Cone) -> Answer:
-        limit = self.settings.max_rows
-        query = adql(cone, self.settings.gaia_limit, limit)
+        limit, schema = self.settings.max_rows, schema_of(self.catalogue)
+        query = adql(self.catalogue, cone, self.settings.gaia_limit, limit)
         table = parse_votable(self._run(query), self.max_bytes)
         table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
-        _need(table, list(GAIA.columns))
+        _need(table, list(schema.columns))
         if len(table) > limit:
             raise TooManyRowsError(f"more than {limit} rows")
         _check_place(cone, table, "ra", "dec")
-        return Answer(table, query, GAIA.release)
+        return Answer(table, query, schema.release)
 
     def _run(self, query: str) -> bytes:
         import requests
@@ -349,8 +363,6 @@ def parse_mast(content: bytes) -> Table:
     return table
 
 
-_VIZIER_TABLE = "II/389/ps1_dr2"
-
 _VIZIER_NAMES = {
     "RAJ2000": "raMean",
     "DEJ2000": "decMean",
@@ -362,10 +374,26 @@ _VIZIER_NAMES = {
 }
 
 
-class VizierService(Service):
-    """PS1 DR2 from VizieR's II/389, with the columns renamed to the archive's own.
+@dataclass(frozen=True)
+class _VizierTable:
+    """A catalogue at VizieR: its name there, VizieR's column names -> ours, and what VizieR may lack."""
 
-    That table has the objects with more than two detections; an answer without their number says 3.
+    name: str
+    schema: Schema
+    renamed: dict[str, str]
+    defaults: dict[str, int]
+
+
+_VIZIER_TABLES = {
+    # The objects with more than two detections; an answer without their number says 3.
+    "ps1": _VizierTable("II/389/ps1_dr2", PS1, _VIZIER_NAMES, {"nDetections": 3, "qualityFlag": 0}),
+    "refcat2": _VizierTable("J/ApJ/867/105/refcat2", REFCAT2, {}, {}),
+}
+
+
+class VizierService(Service):
+    """PS1 DR2 or ATLAS-REFCAT2 from VizieR, PS1 with the columns renamed to the archive's own.
+
     All columns are asked for: VizieR leaves out silently what goes beyond sixteen named ones (astroquery issue 1502).
     """
 
@@ -374,19 +402,19 @@ class VizierService(Service):
         from astropy.coordinates import SkyCoord
         from astroquery.vizier import VizierClass
 
-        url, limit = self.url, self.settings.max_rows
+        url, limit, asked = self.url, self.settings.max_rows, _VIZIER_TABLES[self.catalogue]
 
         class Vizier(VizierClass):  # type: ignore[misc]
             def _server_to_url(self, return_type: str = "votable") -> str:
                 return url  # astroquery knows hosts only, always with https
 
-        client = Vizier(columns=["**"], catalog=_VIZIER_TABLE, row_limit=limit + 1, timeout=self.settings.timeout_s)
+        client = Vizier(columns=["**"], catalog=asked.name, row_limit=limit + 1, timeout=self.settings.timeout_s)
         client._session = self.session
         client.cache_location = self.scratch
         response = client.query_region_async(
             SkyCoord(cone.ra, cone.dec, unit="deg", frame="icrs"),
             radius=cone.radius * units.deg,
-            catalog=_VIZIER_TABLE,
+            catalog=asked.name,
             frame="icrs",
             cache=False,
         )
@@ -395,14 +423,15 @@ class VizierService(Service):
             raise TooManyRowsError(f"more than {limit} rows")
         table = Table()
         for name in found.colnames:
-            if (known := _VIZIER_NAMES.get(name, name)) in PS1.columns:
+            if (known := asked.renamed.get(name, name)) in asked.schema.columns:
                 table[known] = found[name]
-        _need(table, [name for name in PS1.columns if name not in ("nDetections", "qualityFlag")])
-        if "nDetections" not in table.colnames:
-            table["nDetections"] = 3
-        _check_place(cone, table, PS1.ra, PS1.dec)
-        query = f"VizieR {_VIZIER_TABLE} ra={cone.ra} dec={cone.dec} radius={cone.radius}"
-        return Answer(table, query, f"{PS1.release} (VizieR II/389)")
+        _need(table, [name for name in asked.schema.columns if name not in asked.defaults])
+        for name, value in asked.defaults.items():
+            if name not in table.colnames:
+                table[name] = value
+        _check_place(cone, table, asked.schema.ra, asked.schema.dec)
+        query = f"VizieR {asked.name} ra={cone.ra} dec={cone.dec} radius={cone.radius}"
+        return Answer(table, query, f"{asked.schema.release} (VizieR {asked.name.rpartition('/')[0]})")
 
 
 def service_for(catalogue: Catalogue, url: str, settings: CatalogSettings, scratch: Path) -> Service:
@@ -416,16 +445,17 @@ def service_for(catalogue: Catalogue, url: str, settings: CatalogSettings, scrat
     path = urlsplit(url).path.rstrip("/")
     kind: type[Service] | None = None
     if urlsplit(url).scheme in ("http", "https"):
-        if catalogue == "gaia":
+        if catalogue in ("gaia", "gspc"):
             kind = TapService
         elif "viz-bin" in path:
             kind = VizierService
-        elif path.endswith("panstarrs"):
+        elif catalogue == "ps1" and path.endswith("panstarrs"):
             kind = MastService
     if kind is None:
         raise StageError(
             "catalogues",
             f"{url} is no address of a {catalogue} service",
-            "set OHP_GAIA_URLS to TAP services (…/tap), OHP_PS1_URLS to …/panstarrs or …/viz-bin/votable",
+            "set OHP_GAIA_URLS to TAP services (…/tap), OHP_PS1_URLS to …/panstarrs or …/viz-bin/votable, "
+            "OHP_REFCAT2_URLS to …/viz-bin/votable",
         )
-    return kind(url, settings, scratch)
+    return kind(catalogue, url, settings, scratch)

@@ -121,8 +121,8 @@ def store_cone(
     Parameters
     ----------
     table
-        The archive's column names; rows outside the cone are left out, columns other than the archive's
-        ten (Gaia) or twenty (PS1) too.
+        The archive's column names; rows outside the cone are left out, columns other than those of the
+        schema too.
     service
         Where the rows come from: a service's address, ``'import'`` or ``'simulation'``.
     limit
@@ -228,6 +228,6 @@ def read_cone(stored: StoredCone, roots: Roots, within: Cone | None = None) -> T
     for name, unit in schema.columns.items():
         if unit:
             out[name].unit = unit
-    if stored.catalogue == "gaia":
+    if stored.catalogue in ("gaia", "gspc"):
         out.meta["EPOCH"] = 2016.0
     return out

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from prefect import task
 
 from models.base import Roots
-from models.catalog import Cone, StoredCone
+from models.catalog import Catalogue, Cone, StoredCone
 from models.settings import Settings
 from tasks.catalogs import fetch_cone
 from tasks.core.running import is_transient
@@ -25,6 +23,6 @@ __all__ = ["catalogue_cone"]
     retry_condition_fn=is_transient,
     persist_result=False,
 )
-def catalogue_cone(catalogue: Literal["gaia", "ps1"], cone: Cone, roots: Roots, settings: Settings) -> StoredCone:
+def catalogue_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Settings) -> StoredCone:
     """Rows of a catalogue around a field, from the store or from the services in their order."""
     return fetch_cone(catalogue, cone, roots, settings)

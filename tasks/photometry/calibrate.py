@@ -14,7 +14,7 @@ from models.settings import PhotometrySettings
 from models.telescope import Band, Telescope
 from tasks.astrometry import read_wcs
 from tasks.calibration import read_reduced
-from tasks.catalogs import read_cone
+from tasks.catalogs import reference_note, reference_table
 from tasks.photometry.apertures import (
     DEFAULT_BETA,
     SKY_INNER,
@@ -239,7 +239,8 @@ def calibrate_frame(
     solved
         The frame; its reduced image and source table are read.
     ps1
-        A PS1 cone that covers it; None: the catalogue could not be asked, the zero point is PENDING.
+        A PS1 cone that covers it, or one of what stands in for PS1; None: the catalogue could not be asked, the
+        zero point is PENDING.
     roots, telescope, settings
         Folders; profile with the filter's PS1 band; numbers.
     """
@@ -285,7 +286,7 @@ def _zero_point(
 
     data, mask, var, header = read_reduced(solved.reduced, roots)
     sources = read_sources(solved.measured, roots)
-    stars = ps1_stars(read_cone(ps1, roots), band, settings.max_psf_kron)
+    stars = ps1_stars(reference_table(ps1, roots), band, settings.max_psf_kron)
     ceiling = header.get("SATURATE", telescope.camera.nonlinear_adu or telescope.camera.saturation_adu)
     photometry = measure_stars(
         data,
@@ -304,9 +305,10 @@ def _zero_point(
         "aperture_px": settings.aperture_fwhm * fwhm,
         "catalogue": ps1.release,
     }
+    note = f"; {said}" if (said := reference_note(ps1)) else ""
     n = photometry.flux.size
     if n < settings.min_stars:
-        reason = f"{n} stars, {settings.min_stars} are needed: {', '.join(photometry.counts)}"
+        reason = f"{n} stars, {settings.min_stars} are needed: {', '.join(photometry.counts)}{note}"
         return _refuse("FEW_STARS", reason, n_stars=n, **known)
     fit = fit_zero_point(
         photometry.offset + 2.5 * np.log10(1.0 / solved.raw.exptime),
@@ -318,11 +320,11 @@ def _zero_point(
     )
     used = int(fit.used.sum())
     if used < settings.min_stars:
-        reason = f"{used} stars after clipping, {settings.min_stars} are needed: {', '.join(photometry.counts)}"
+        reason = f"{used} stars after clipping, {settings.min_stars} are needed: {', '.join(photometry.counts)}{note}"
         return _refuse("FEW_STARS", reason, n_stars=used, **known)
     return ZeroPoint(
         status="OK",
-        reason=_how(photometry, fit, band),
+        reason=_how(photometry, fit, band) + note,
         zp=fit.zp,
         zp_err=fit.err,
         zp_rms=fit.rms,

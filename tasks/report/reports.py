@@ -257,6 +257,7 @@ def _photometry_row(record: FrameRecord) -> PhotometryRow:
         n_matched=point.n_matched,
         colour_term=point.colour_term,
         aperture_px=point.aperture_px,
+        catalogue=point.catalogue,
     )
 
 

@@ -18,7 +18,7 @@ from models.settings import PhotometrySettings
 from models.stack import ZERO_POINT, AlignedFrame, ScaledFrame, Scaling
 from models.telescope import Telescope
 from tasks.calibration import read_reduced
-from tasks.catalogs import read_cone
+from tasks.catalogs import reference_table
 from tasks.core.errors import StageError
 from tasks.photometry import PS1Stars, fit_zero_point, frame_fwhm_px, ps1_stars
 from tasks.quality import read_sources
@@ -320,7 +320,7 @@ def _continuum_stars(
         raise StageError("scaling", str(error.args[0]), "add the filter to the telescope's profile") from error
     if broad is None or broad.ps1 is None or ps1 is None:
         return None
-    stars = ps1_stars(read_cone(ps1, roots), broad, settings.max_psf_kron)
+    stars = ps1_stars(reference_table(ps1, roots), broad, settings.max_psf_kron)
     with np.errstate(invalid="ignore"):
         fit = np.flatnonzero(stars.star & (stars.mag > settings.bright_mag) & (stars.mag < settings.faint_mag))
     return _Anchors(stars=stars.take(fit), text=f"PS1 {broad.ps1}") if len(fit) else None

@@ -15,7 +15,7 @@ from models.catalog import StoredCone
 from models.settings import PhotometrySettings, ValidationSettings
 from models.stack import ZERO_POINT, Stack, StackTie, StackValidation
 from models.telescope import Band, Telescope
-from tasks.catalogs import read_cone
+from tasks.catalogs import reference_note, reference_table
 from tasks.core.errors import StageError
 from tasks.photometry import StarPhotometry, ZeroPointFit, fit_zero_point, measure_stars, ps1_stars
 
@@ -101,7 +101,7 @@ def residuals(
     )
     stars = measure_stars(
         image, bad.astype(np.uint8), variance, wcs, (x, y),
-        ps1_stars(read_cone(ps1, roots), band, photometry.max_psf_kron),
+        ps1_stars(reference_table(ps1, roots), band, photometry.max_psf_kron),
         fwhm_px=fwhm, pixel_scale=scale, settings=photometry, saturation=None, correct_aperture=False,
     )  # fmt: skip
     tied = _half(stars, 0 if part == "tie" else 1) if part == "tie" or stack.tie is not None else stars
@@ -208,7 +208,9 @@ def validate_stack(
         return StackValidation(validated=False, reason="the stack has no zero point, only a relative scale")
     if ps1 is None:
         return StackValidation(validated=False, reason="pending: the PS1 catalogue around it has not been fetched yet")
-    return judge(residuals(stack, ps1, roots, telescope, settings), settings)
+    verdict = judge(residuals(stack, ps1, roots, telescope, settings), settings)
+    note = reference_note(ps1)
+    return verdict.model_copy(update={"reason": f"{verdict.reason}; {note}"}) if note else verdict
 
 
 def judge(found: Residuals, settings: ValidationSettings) -> StackValidation:

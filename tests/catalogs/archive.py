@@ -253,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
         """A TAP result as ESA sends it: gzipped, BINARY2."""
         circle = re.search(r"CIRCLE\('ICRS', ([\d.]+), (-?[\d.]+), ([\d.]+)\)", query)
         top = re.search(r"SELECT TOP (\d+) (.*) FROM gaiadr3.gaia_source", query)
-        faint = re.search(r"phot_g_mean_mag <= ([\d.]+) ORDER BY source_id$", query)
+        faint = re.search(r"phot_g_mean_mag <= ([\d.]+) ORDER BY (?:source_id|1)$", query)
         assert circle
         assert top
         assert faint
@@ -261,7 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
         rows = self.archive.rows(Cone(ra=ra, dec=dec, radius=radius), "ra", "dec")
         rows = rows[rows["phot_g_mean_mag"] <= float(faint[1])]
         rows.sort("source_id")
-        rows = rows[top[2].split(", ")][: int(top[1])]
+        rows = rows[re.sub(r"\b[gs]\.", "", top[2]).split(", ")][: int(top[1])]
         self._votable(mood, rows, "OK", "binary2", packed=True)
 
     def _votable(self, mood: str, rows: Table, status: str | None, form: str, packed: bool = False) -> None:
@@ -319,12 +319,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(good, kind="application/json")
 
     def _vizier(self, mood: str, asked: dict) -> None:
-        assert asked["-source"] == "II/389/ps1_dr2"
         place = re.fullmatch(r"([\d.]+)([+-][\d.]+)", asked["-c"])
         assert place
         radius = float(asked["-c.rd"]) if "-c.rd" in asked else float(asked["-c.rm"]) / 60
-        rows = self.archive.rows(Cone(ra=float(place[1]), dec=float(place[2]), radius=radius), "raMean", "decMean")
-        rows = rows[rows["nDetections"] > 2][: int(asked["-out.max"])]
-        for theirs, ours in _VIZIER_NAMES.items():
-            rows.rename_column(ours, theirs)
+        cone, most = Cone(ra=float(place[1]), dec=float(place[2]), radius=radius), int(asked["-out.max"])
+        if asked["-source"] == "J/ApJ/867/105/refcat2":
+            rows = self.archive.rows(cone, "RA_ICRS", "DE_ICRS")[:most]
+        else:
+            assert asked["-source"] == "II/389/ps1_dr2"
+            rows = self.archive.rows(cone, "raMean", "decMean")
+            rows = rows[rows["nDetections"] > 2][:most]
+            for theirs, ours in _VIZIER_NAMES.items():
+                rows.rename_column(ours, theirs)
         self._votable(mood, rows, None, "tabledata")
