@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,10 +37,43 @@ def a_run(run: RunContext, title: str) -> Iterator[RunProgress]:
         recording(run.roots, run.refresh, run.started),
         running(run.settings.workers),
         stopping_at_once(),
+        _cache_troubles() as troubles,
         RunProgress(title, title) as progress,
     ):
         yield progress
         _say_what_ran(run, title, before)
+        if troubles.said:
+            said = (
+                f"{len(troubles.said)} results could not be recorded and will be made again next time; the first: "
+                f"{troubles.said[0]}; is {run.roots.data / '.cache'} writable, the disk full?"
+            )
+            _log.error(said)
+            print(said, file=sys.stderr, flush=True)
+
+
+class _Troubles(logging.Handler):
+    """Collects what Prefect says about results that it could not record: it goes on as if nothing had happened."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if "committing transaction" in text or "cache key" in text or "serializing result" in text:
+            error = record.exc_info[1] if record.exc_info else None
+            self.said.append(f"{type(error).__name__}: {error}" if error is not None else text)
+
+
+@contextmanager
+def _cache_troubles() -> Iterator[_Troubles]:
+    handler, logger = _Troubles(), logging.getLogger("prefect.task_runs")
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
 
 
 def _say_what_ran(run: RunContext, title: str, before: int) -> None:

@@ -120,7 +120,7 @@ class _Folder(LocalFileSystem):
 
     _block_type_name: ClassVar[str] = "OHP record folder"
 
-    def write_path(self, path: str, content: bytes) -> str:  # type: ignore[override]
+    def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> str:  # type: ignore[override]
         target = self._resolve_path(path)
         # Not synced: a record lost in a power cut costs a rerun, thousands of syncs cost minutes.
         with writing(target, durable=False) as temporary:
