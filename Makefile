@@ -1,7 +1,10 @@
 # `make demo` and `make test` install everything they need, the first time.
 PY := .venv/bin/python
 
-.PHONY: help setup demo test test-long check lint lock measured clean-demo
+# The data root: make server ROOT=/data/ohp, or OHP_DATA_ROOT.
+AT := $(if $(ROOT),--root $(ROOT))
+
+.PHONY: help setup demo test test-long test-server check lint lock measured clean-demo server worker deploy
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -17,6 +20,18 @@ test: setup-test  ## the tests (about a quarter of an hour on two cores)
 
 test-long: setup-test  ## all tests, the long ones too
 	@$(PY) -m pytest
+
+test-server: setup-test  ## deployments on a real Prefect server and worker, in a browser, on PostgreSQL and Dask
+	@$(PY) -m pytest -m server
+
+server: setup  ## Prefect's server and interface for a data root (ROOT=/data/ohp), in the background
+	@$(PY) -m deployments server $(AT) --background
+
+worker: setup  ## the process that starts the runs that are due, in the background
+	@$(PY) -m deployments worker $(AT) --background
+
+deploy: setup  ## register the deployments, or bring them up to date
+	@$(PY) -m deployments deploy $(AT)
 
 check: lint test  ## what CI runs
 

@@ -7,17 +7,18 @@ becomes part of its record; it never stops the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
 from prefect import task
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.transactions import CommitMode, transaction
+from prefect.utilities.callables import get_call_parameters
 
-from flows._way import Way, as_failure
+from flows._way import Way, as_failure, stages
 from models.base import Record
 from models.catalog import Catalogue, Cone, StoredCone
 from models.field import Field, FieldCatalogs
@@ -36,8 +37,9 @@ from models.run import RunContext
 from tasks.astrometry import installed_index
 from tasks.astrometry.tasks import index_of_cone, solved_frame
 from tasks.calibration.tasks import reduced_frame
-from tasks.catalogs import photometric_reference, stored_cones
+from tasks.catalogs import photometric_reference, stored_cone, stored_cones
 from tasks.catalogs.tasks import catalogue_cone
+from tasks.core.cache import recall
 from tasks.fields import order_fields, plan_fields
 from tasks.photometry.tasks import calibrated_frame
 from tasks.psf.tasks import frame_psf
@@ -46,22 +48,23 @@ from tasks.report.tasks import published_frame
 
 __all__ = [
     "PlacedFrame",
+    "asked_beside",
+    "field_calls",
     "frame_finish",
     "frame_pixels",
     "frame_place",
     "known_field",
-    "known_fields",
     "surviving_frames",
     "surviving_places",
     "surviving_records",
 ]
 
 
-@task(name="frame pixels", task_run_name="pixels {raw.night} {raw.name}", tags=["frame"], persist_result=False)
+@task(name="frame pixels", task_run_name="pixels {raw.night} {raw.name}", persist_result=False)
 def frame_pixels(raw: RawFrame, bias: MasterBias | None, flat: MasterFlat | None, run: RunContext) -> FrameRecord:
     """Reduce a frame and measure its quality."""
     way, settings = Way(raw.path, run.roots), run.settings
-    with transaction(commit_mode=CommitMode.EAGER):  # a later failure must not undo the earlier stages' cache
+    with stages(run):
         reduced = way.step(reduced_frame, raw, bias, flat, run.roots, run.telescope, settings.reduction)
         measured = reduced and way.step(measured_frame, reduced, run.roots, run.telescope, settings.quality)
     return FrameRecord(raw=raw, reduced=reduced, measured=measured, failures=tuple(way.failures))
@@ -75,16 +78,14 @@ class PlacedFrame(Record):
     ps1_failure: FrameFailure | None = None
 
 
-@task(
-    name="frame place", task_run_name="place {record.raw.night} {record.raw.name}", tags=["frame"], persist_result=False
-)
+@task(name="frame place", task_run_name="place {record.raw.night} {record.raw.name}", persist_result=False)
 def frame_place(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunContext) -> PlacedFrame:
     """Plate solution of a measured frame, and a zero point of its own: the year's colour terms come from these."""
     if record.measured is None:
         return PlacedFrame(record=record)
     way = Way(record.raw.path, run.roots)
     calibrated, field = None, None
-    with transaction(commit_mode=CommitMode.EAGER):
+    with stages(run):
         found = _solve(way, record.measured, fields, run)
         if found is not None:
             solved, field = found
@@ -106,7 +107,6 @@ def frame_place(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunCo
 @task(
     name="frame finish",
     task_run_name="finish {placed.record.raw.night} {placed.record.raw.name}",
-    tags=["frame"],
     persist_result=False,
 )
 def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunContext) -> FrameRecord:
@@ -115,7 +115,7 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
     calibrated, psf = record.calibrated, None
     if record.reduced is None:
         return record
-    with transaction(commit_mode=CommitMode.EAGER):
+    with stages(run):
         if calibrated is not None:
             telescope = run.telescope.with_colour_terms({term.filter: term.term for term in terms})
             if telescope != run.telescope:
@@ -227,7 +227,22 @@ def _summed(tries: Sequence[FrameFailure], order: Sequence[Field], file: str) ->
     return first.model_copy(update={"reason": f"looked in {places}: {first.reason}"})
 
 
-@task(name="field", task_run_name="catalogues of {field.name}", tags=["catalogue"], persist_result=False)
+def _cone(catalogue: Catalogue, cone: Cone, run: RunContext) -> StoredCone:
+    """A cone from the store, without a task run; where it is not there, ask."""
+    stored = stored_cone(catalogue, cone, run.roots, run.settings)
+    if stored is not None:
+        return stored
+    result: StoredCone = recall(catalogue_cone, catalogue, cone, run.roots, run.settings)
+    return result
+
+
+def _reference(way: Way, field: Field, run: RunContext) -> StoredCone | None:
+    """The photometric reference of a field."""
+    name: Catalogue | None = way.step(photometric_reference, field.cone, run.roots, run.settings)
+    return way.step(_cone, name, field.cone, run) if name is not None else None
+
+
+@task(name="field", task_run_name="catalogues of {field.name}", persist_result=False)
 def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> FieldCatalogs:
     """Ask the catalogues for a field and build its index; what could not be had is said.
 
@@ -241,7 +256,7 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     with ThreadPoolExecutor(1) as beside:
         # Both at once: they are other services, and what a dead one costs shall not come twice.
         asked = beside.submit(copy_context().run, _reference, ps1_way, field, run) if bands["ps1"] else None
-        gaia = gaia_way.step(catalogue_cone, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None
+        gaia = gaia_way.step(_cone, "gaia", field.cone, run) if bands["gaia"] else None
         if settings.astrometry_index_dir is not None:
             index = gaia_way.step(installed_index, settings.astrometry_index_dir)
         else:
@@ -250,12 +265,6 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     return FieldCatalogs(
         field=field, gaia=gaia, ps1=ps1, index=index, failures=tuple(gaia_way.failures + ps1_way.failures)
     )
-
-
-def _reference(way: Way, field: Field, run: RunContext) -> StoredCone | None:
-    """The photometric reference of a field."""
-    name: Catalogue | None = way.step(photometric_reference, field.cone, run.roots, run.settings)
-    return way.step(catalogue_cone, name, field.cone, run.roots, run.settings) if name is not None else None
 
 
 class _Asking(ThreadPoolTaskRunner[Any]):
@@ -267,8 +276,19 @@ class _Asking(ThreadPoolTaskRunner[Any]):
             self._executor.shutdown(wait=False)
 
 
-def known_fields(frames: Sequence[RawFrame], run: RunContext) -> list[PrefectFuture[FieldCatalogs]]:
-    """Ask the catalogues for every field the frames speak of; one question a field, asked at once."""
+@contextmanager
+def asked_beside() -> Iterator[Callable[..., PrefectFuture[Any]]]:
+    """What submits `known_field` to threads beside the flow's own; they end with their work, nobody waits for them."""
+    asking = _Asking(max_workers=2)
+    asking.__enter__()
+    try:
+        yield lambda *call: asking.submit(known_field, get_call_parameters(known_field.fn, call, {}))
+    finally:
+        asking.no_more()
+
+
+def field_calls(frames: Sequence[RawFrame], run: RunContext) -> list[tuple[Field, RunContext, dict[str, bool]]]:
+    """Calls of `known_field` for every field the frames speak of: one question a field, not one a frame."""
     settings = run.settings
     catalogues: list[Catalogue] = ["gaia", *settings.catalogs.references]
     known = [stored.cone for catalogue in catalogues for stored in stored_cones(catalogue, run.roots)]
@@ -276,9 +296,4 @@ def known_fields(frames: Sequence[RawFrame], run: RunContext) -> list[PrefectFut
     filters = {frame.filter for frame in frames if frame.filter}
     calibrates = any(run.telescope.band(name).ps1 or run.telescope.band(name).continuum for name in filters)
     wanted = {"gaia": settings.astrometry.reference == "gaia", "ps1": calibrates}
-    asking = _Asking(max_workers=2)
-    asking.__enter__()
-    try:
-        return [asking.submit(known_field, {"field": field, "run": run, "bands": wanted}) for field in fields]
-    finally:
-        asking.no_more()
+    return [(field, run, wanted) for field in fields]

@@ -31,7 +31,7 @@ from tasks.catalogs.references import PS1_SOUTH_DEG, sky_of
 from tasks.catalogs.store import find_cone, store_cone
 from tasks.core.errors import StageError, TransientError
 
-__all__ = ["fetch_cone"]
+__all__ = ["fetch_cone", "stored_cone"]
 
 _log = logging.getLogger("ohp.catalogs")
 
@@ -42,6 +42,12 @@ _LEAST_WAIT_S = 5.0
 """With less patience left a service is not asked: it would have no time to answer."""
 _FINAL = (RefusedError, TruncatedAnswerError)
 """What a service would say again in a minute."""
+
+
+def stored_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Settings) -> StoredCone | None:
+    """The stored cone that serves: covers the asked one, as deep as the settings want it."""
+    schema_of(catalogue)
+    return find_cone(catalogue, cone, roots, _limit(catalogue, settings))
 
 
 def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Settings) -> StoredCone:
@@ -71,11 +77,10 @@ def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Setting
     StageError
         The cone lies where the catalogue has no sky, or a service's address is wrong.
     """
-    schema_of(catalogue)
-    limit = _limit(catalogue, settings)
-    known = find_cone(catalogue, cone, roots, limit)
+    known = stored_cone(catalogue, cone, roots, settings)
     if known is not None:
         return known
+    limit = _limit(catalogue, settings)
     where = f"{cone.radius:.3f} deg about RA {cone.ra:.4f} Dec {cone.dec:+.4f}"
     sky = sky_of(catalogue, cone)
     if sky == "none":
