@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import task
-from prefect.futures import PrefectFuture
-from prefect.transactions import CommitMode, transaction
 
-from flows._way import Way, as_failure
+from flows._way import Way, as_failure, stages
 from models.base import Record
 from models.catalog import Catalogue, Cone, StoredCone
 from models.field import Field, FieldCatalogs
@@ -33,8 +31,9 @@ from models.run import RunContext
 from tasks.astrometry import installed_index
 from tasks.astrometry.tasks import index_of_cone, solved_frame
 from tasks.calibration.tasks import reduced_frame
-from tasks.catalogs import photometric_reference
+from tasks.catalogs import photometric_reference, stored_cone
 from tasks.catalogs.tasks import catalogue_cone
+from tasks.core.cache import recall
 from tasks.fields import order_fields, plan_fields
 from tasks.photometry.tasks import calibrated_frame
 from tasks.psf.tasks import frame_psf
@@ -43,22 +42,22 @@ from tasks.report.tasks import published_frame
 
 __all__ = [
     "PlacedFrame",
+    "field_calls",
     "frame_finish",
     "frame_pixels",
     "frame_place",
     "known_field",
-    "known_fields",
     "surviving_frames",
     "surviving_places",
     "surviving_records",
 ]
 
 
-@task(name="frame pixels", task_run_name="pixels {raw.night} {raw.name}", tags=["frame"], persist_result=False)
+@task(name="frame pixels", task_run_name="pixels {raw.night} {raw.name}", persist_result=False)
 def frame_pixels(raw: RawFrame, bias: MasterBias | None, flat: MasterFlat | None, run: RunContext) -> FrameRecord:
     """Reduce a frame and measure its quality."""
     way, settings = Way(raw.path, run.roots), run.settings
-    with transaction(commit_mode=CommitMode.EAGER):  # a later failure must not undo the earlier stages' cache
+    with stages(run):
         reduced = way.step(reduced_frame, raw, bias, flat, run.roots, run.telescope, settings.reduction)
         measured = reduced and way.step(measured_frame, reduced, run.roots, run.telescope, settings.quality)
     return FrameRecord(raw=raw, reduced=reduced, measured=measured, failures=tuple(way.failures))
@@ -72,16 +71,14 @@ class PlacedFrame(Record):
     ps1_failure: FrameFailure | None = None
 
 
-@task(
-    name="frame place", task_run_name="place {record.raw.night} {record.raw.name}", tags=["frame"], persist_result=False
-)
+@task(name="frame place", task_run_name="place {record.raw.night} {record.raw.name}", persist_result=False)
 def frame_place(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunContext) -> PlacedFrame:
     """Plate solution of a measured frame, and a zero point of its own: the year's colour terms come from these."""
     if record.measured is None:
         return PlacedFrame(record=record)
     way = Way(record.raw.path, run.roots)
     calibrated, field = None, None
-    with transaction(commit_mode=CommitMode.EAGER):
+    with stages(run):
         found = _solve(way, record.measured, fields, run)
         if found is not None:
             solved, field = found
@@ -103,7 +100,6 @@ def frame_place(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunCo
 @task(
     name="frame finish",
     task_run_name="finish {placed.record.raw.night} {placed.record.raw.name}",
-    tags=["frame"],
     persist_result=False,
 )
 def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunContext) -> FrameRecord:
@@ -112,7 +108,7 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
     calibrated, psf = record.calibrated, None
     if record.reduced is None:
         return record
-    with transaction(commit_mode=CommitMode.EAGER):
+    with stages(run):
         if calibrated is not None:
             telescope = run.telescope.with_colour_terms({term.filter: term.term for term in terms})
             if telescope != run.telescope:
@@ -224,7 +220,18 @@ def _summed(tries: Sequence[FrameFailure], order: Sequence[Field], file: str) ->
     return first.model_copy(update={"reason": f"looked in {places}: {first.reason}"})
 
 
-@task(name="field", task_run_name="catalogues of {field.name}", tags=["catalogue"], persist_result=False)
+def _cone(catalogue: Catalogue, cone: Cone, run: RunContext) -> StoredCone:
+    """A cone from the store, without a task run; where it is not there, ask."""
+    stored = stored_cone(catalogue, cone, run.roots, run.settings)
+    if stored is not None:
+        return stored
+    # Offline, what is not there now will not be there in a minute.
+    ask = catalogue_cone.with_options(retries=0) if run.settings.catalog_mode == "offline" else catalogue_cone
+    result: StoredCone = recall(ask, catalogue, cone, run.roots, run.settings)
+    return result
+
+
+@task(name="field", task_run_name="catalogues of {field.name}", persist_result=False)
 def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> FieldCatalogs:
     """Ask the catalogues for a field and build its index; what could not be had is said.
 
@@ -235,13 +242,11 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     """
     settings = run.settings
     gaia_way, ps1_way = Way("gaia", run.roots), Way("ps1", run.roots)
-    # Offline, what is not there now will not be there in a minute.
-    ask = catalogue_cone.with_options(retries=0) if settings.catalog_mode == "offline" else catalogue_cone
-    gaia = gaia_way.step(ask, "gaia", field.cone, run.roots, settings) if bands["gaia"] else None
+    gaia = gaia_way.step(_cone, "gaia", field.cone, run) if bands["gaia"] else None
     reference: Catalogue | None = None
     if bands["ps1"]:
         reference = ps1_way.step(photometric_reference, field.cone, run.roots, settings)
-    ps1 = ps1_way.step(ask, reference, field.cone, run.roots, settings) if reference is not None else None
+    ps1 = ps1_way.step(_cone, reference, field.cone, run) if reference is not None else None
     if settings.astrometry_index_dir is not None:
         index = gaia_way.step(installed_index, settings.astrometry_index_dir)
     else:
@@ -251,11 +256,11 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     )
 
 
-def known_fields(frames: Sequence[RawFrame], run: RunContext) -> list[PrefectFuture[FieldCatalogs]]:
-    """Ask the catalogues for every field the frames speak of; one question a field, asked at once."""
+def field_calls(frames: Sequence[RawFrame], run: RunContext) -> list[tuple[Field, RunContext, dict[str, bool]]]:
+    """Calls of `known_field` for every field the frames speak of: one question a field, not one a frame."""
     settings = run.settings
     fields = plan_fields(frames, run.targets, run.telescope, settings.astrometry, settings.selection)
     filters = {frame.filter for frame in frames if frame.filter}
     calibrates = any(run.telescope.band(name).ps1 or run.telescope.band(name).continuum for name in filters)
     wanted = {"gaia": settings.astrometry.reference == "gaia", "ps1": calibrates}
-    return [known_field.submit(field, run, wanted) for field in fields]
+    return [(field, run, wanted) for field in fields]

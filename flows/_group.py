@@ -25,6 +25,7 @@ from models.target import Target, find_target, target_by_object
 from models.telescope import Telescope
 from tasks.astrometry.tasks import aligned_frames
 from tasks.catalogs import separation
+from tasks.core.cache import recall
 from tasks.core.errors import UserError
 from tasks.core.files import is_current
 from tasks.fields import field_of_target
@@ -155,7 +156,8 @@ def group_catalogs(target: Target, frames: GroupFrames, run: RunContext, progres
         "gaia": run.settings.astrometry.reference == "gaia",
         "ps1": any(band.ps1 or band.continuum for band in bands),
     }
-    return progress.must("catalogues", known_field.submit(place, run, wanted))
+    catalogs: FieldCatalogs = progress.must_each("catalogues", known_field, [(place, run, wanted)])[0]
+    return catalogs
 
 
 def align(
@@ -164,10 +166,9 @@ def align(
     """SCAMP over all filters, or the common stars where there is no Gaia; without frames, nothing."""
     if not frames.members:
         return Alignment(aligned=())
-    future = aligned_frames.submit(
-        frames.members, catalogs.gaia, target.name, run.roots, run.telescope, run.settings.scamp
-    )
-    return progress.must("align", future)
+    call = (frames.members, catalogs.gaia, target.name, run.roots, run.telescope, run.settings.scamp)
+    alignment: Alignment = progress.must_each("align", aligned_frames, [call])[0]
+    return alignment
 
 
 def select(
@@ -187,8 +188,8 @@ def select(
         + tuple(rejected for rejected in alignment.rejected if filter_of.get(rejected.file) == filter)
         for filter in filters
     }
-    futures = [
-        selected_frames.submit(
+    calls = [
+        (
             target,
             filter,
             tuple(frame for frame in alignment.aligned if frame.frame.raw.filter == filter),
@@ -202,7 +203,7 @@ def select(
         )
         for filter in filters
     ]
-    results = progress.must_all("scale and select", futures)
+    results = progress.must_each("scale and select", selected_frames, calls)
     return [
         result
         if isinstance(result, Selection)
@@ -313,12 +314,12 @@ def report_group(
         report_with_artifact(folder / f"{kind}.json", kind, kind_rows, f"{target.name} {run.telescope.name}")
     write_schemas(run.roots.data / "schemas")
     psfs = tuple(record.psf for record in frames.all_psfs if record.psf is not None)
-    mean = mean_frame_psf(psfs, run.roots, run.telescope) if psfs else None
+    mean = recall(mean_frame_psf, psfs, run.roots, run.telescope) if psfs else None
     if isinstance(mean, FrameFailure):
         failures.append(mean)
 
     if stacks:
-        colour_picture(stacks, run.roots, target.name)
+        recall(colour_picture, stacks, run.roots, target.name)
     left_out = [rejected for row in rows for rejected in row.rejected]
     page = write_group_page(target, stacks, left_out, failures, alignment.notes, run.roots, run.telescope)
     for picture in sorted((page.parent / "plots").glob(f"{target.name}_*.png")):

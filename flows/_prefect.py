@@ -26,7 +26,7 @@ from models.base import Roots
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["begin", "check_roots", "drain", "prepare", "running", "stopping_at_once"]
+__all__ = ["at_the_shell", "begin", "check_roots", "drain", "prepare", "running", "stopping_at_once"]
 
 _PATIENCE_S = 4.0
 
@@ -87,28 +87,43 @@ def check_roots(command: Command, writes: bool) -> None:
         command.stop(f"cannot write under {roots.data}: {error.strerror}; give another --root (or OHP_DATA_ROOT)")
 
 
+_runs = 0
+
+
 @contextmanager
 def running(workers: int) -> Iterator[None]:
-    """Around a flow run: the pool of processes, no heartbeat (1 s a flow), and nothing left behind."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
+    """Around a flow run: the pool of processes, and nothing left behind. The outermost one counts."""
+    global _runs
     from tasks.core.pool import configure_pool, stop_pool
     from tasks.core.tools import stop_tools
+
+    _runs += 1
+    if _runs == 1:
+        configure_pool(workers)
+    try:
+        yield
+    except BaseException:
+        if _runs == 1:
+            stop_tools()
+            stop_pool(at_once=True)
+        raise
+    finally:
+        _runs -= 1
+        if _runs == 0:
+            stop_pool()
+
+
+@contextmanager
+def at_the_shell(workers: int) -> Iterator[None]:
+    """Around the flow runs of one command: quiet logs, no heartbeat (1 s a flow), one pool for all."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     for name in ("prefect", "prefect._internal", "prefect._internal.concurrency"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.INFO)
-    configure_pool(workers)
-    try:
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            yield
-    except BaseException:
-        stop_tools()
-        stop_pool(at_once=True)
-        raise
-    finally:
-        stop_pool()
+    with running(workers), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
 
 
 def _give_up(status: int) -> None:

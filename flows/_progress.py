@@ -5,28 +5,39 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
+from prefect import Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.futures import PrefectFuture, as_completed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from flows._prefect import stopping_at_once
+from tasks.core.cache import known
+from tasks.core.records import NOTHING
 
-__all__ = ["RunProgress"]
-
-R = TypeVar("R")
+__all__ = ["Begun", "RunProgress", "artifact_key"]
 
 _ARTIFACT_EVERY_S = 3.0
 
 
-def _artifact_key(text: str) -> str:
+def artifact_key(text: str) -> str:
+    """An artifact's key: lower case, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower())
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Calls of a task that were begun: results that are known already, and futures of the others by their place."""
+
+    results: list[Any]
+    futures: dict[PrefectFuture[Any], int]
+    started: float
 
 
 class RunProgress:
@@ -57,10 +68,8 @@ class RunProgress:
         self._told = 0.0
 
     def __enter__(self) -> RunProgress:
-        self._guard = stopping_at_once()
-        self._guard.__enter__()
         self._bar.start()
-        artifact = create_progress_artifact(0.0, key=_artifact_key(self._key), description=self._title)
+        artifact = create_progress_artifact(0.0, key=artifact_key(self._key), description=self._title)
         assert isinstance(artifact, UUID)  # Prefect's type covers its asynchronous form, too
         self._artifact = artifact
         return self
@@ -69,7 +78,6 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        self._guard.__exit__(kind, error, trace)
         if kind is None:
             self._tell(100.0, "done", force=True)
 
@@ -80,10 +88,10 @@ class RunProgress:
             update_progress_artifact(self._artifact, percent, description=f"{self._title}: {what}")
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Any]:
+    def stage(self, name: str, total: int, note: str = "", since: float | None = None) -> Iterator[Any]:
         """A stage of `total` pieces; yields a function to call after each, with a note if there is one."""
-        bar = self._bar.add_task(name, total=max(total, 1), note="")
-        started, done = time.monotonic(), 0
+        bar = self._bar.add_task(name, total=max(total, 1), note=note)
+        started, done = since or time.monotonic(), 0
 
         def advance(note: str = "") -> None:
             nonlocal done
@@ -95,26 +103,50 @@ class RunProgress:
 
         yield advance
         if total == 0:
-            self._bar.update(bar, completed=1, note="nothing to do")
+            self._bar.update(bar, completed=1, note=note or "nothing to do")
         if not self._console.is_terminal:
-            self._console.print(f"{name}: {done} in {time.monotonic() - started:.1f} s", highlight=False)
+            said = f" ({note})" if note else ""
+            self._console.print(f"{name}: {done}{said} in {time.monotonic() - started:.1f} s", highlight=False)
 
-    def collect(self, name: str, futures: Iterable[PrefectFuture[Any]]) -> list[Any]:
-        """Results in the order given, errors as exceptions among them."""
-        waiting = list(futures)
-        with self.stage(name, len(waiting)) as advance:
-            for _ in as_completed(waiting):
+    def begin(self, work: Task[..., Any], calls: Iterable[Sequence[Any]]) -> Begun:
+        """A task for each of its calls: looked up where all of it is on record, submitted where not."""
+        started = time.monotonic()
+        results: list[Any] = []
+        futures: dict[PrefectFuture[Any], int] = {}
+        for call in calls:
+            results.append(known(work, *call))
+            if results[-1] is NOTHING:
+                futures[work.submit(*call)] = len(results) - 1
+        return Begun(results, futures, started)
+
+    def end(self, name: str, begun: Begun) -> list[Any]:
+        """Wait for what was begun.
+
+        Returns
+        -------
+        list
+            Results in the order of the calls, errors as exceptions among them.
+        """
+        as_recorded = len(begun.results) - len(begun.futures)
+        note = f"{as_recorded} more as recorded" if as_recorded else ""
+        with self.stage(name, len(begun.futures), note, begun.started) as advance:
+            for future in as_completed(list(begun.futures)):
+                begun.results[begun.futures[future]] = future.result(raise_on_failure=False)
                 advance()
-        return [future.result(raise_on_failure=False) for future in waiting]
+        return begun.results
 
-    def must_all(self, name: str, futures: Iterable[PrefectFuture[R]]) -> list[R]:
+    def must_end(self, name: str, begun: Begun) -> list[Any]:
         """The same where nothing can go on without each result: the first error is raised."""
-        results = self.collect(name, futures)
+        results = self.end(name, begun)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         return results
 
-    def must(self, name: str, future: PrefectFuture[R]) -> R:
-        """The same for a single piece."""
-        return self.must_all(name, [future])[0]
+    def each(self, name: str, work: Task[..., Any], calls: Iterable[Sequence[Any]]) -> list[Any]:
+        """Begin, and wait for the end."""
+        return self.end(name, self.begin(work, calls))
+
+    def must_each(self, name: str, work: Task[..., Any], calls: Iterable[Sequence[Any]]) -> list[Any]:
+        """The same where nothing can go on without each result: the first error is raised."""
+        return self.must_end(name, self.begin(work, calls))

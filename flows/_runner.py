@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
-from flows._prefect import drain, running
+from flows._prefect import at_the_shell, drain
 from flows._summary import print_summary
 from models.run import RunSummary
 from models.settings import Settings
@@ -38,7 +38,7 @@ def finish(summary: RunSummary) -> State[RunSummary]:
 def run_all(flow: Flow[..., Any], subjects: Sequence[Any], settings: Settings, telescope: Telescope) -> int:
     """Run a flow for each subject, print what came of each, return the exit status."""
     summaries = []
-    with running(settings.workers):
+    with at_the_shell(settings.workers):
         for subject in subjects:
             run: Callable[..., State[Any]] = flow
             state = run(subject, telescope.name, settings, return_state=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect import task, unmapped
+from prefect import task
 
 from flows._progress import RunProgress
-from flows._way import Way, as_failure
+from flows._way import Way, as_failure, stages
 from models.field import FieldCatalogs
 from models.frame import ColourTerm, FrameFailure
 from models.run import RunContext
 from models.stack import Selection, Stack
+from tasks.core.cache import recall
 from tasks.psf.tasks import psf_of_stack
 from tasks.stacking.tasks import combined_stack, finished_stack, shared_grid, stack_picture
 from tasks.validation.tasks import tied_stack, validated_stack, validation_plot
@@ -28,10 +29,7 @@ def combine_filters(chosen: Sequence[Selection], run: RunContext, progress: RunP
     shared = grid.step(shared_grid, chosen, roots, telescope, settings, chosen[0].group)
     if shared is None:
         return [grid.failures[0].model_copy(update={"file": f"{each.group}_{each.filter}"}) for each in chosen]
-    results = progress.collect(
-        "combine",
-        combined_stack.map(chosen, unmapped(shared), unmapped(roots), unmapped(telescope), unmapped(settings)),
-    )
+    results = progress.each("combine", combined_stack, [(each, shared, roots, telescope, settings) for each in chosen])
     return [
         as_failure(result, f"{each.group}_{each.filter}", "combine", roots)
         if isinstance(result, BaseException)
@@ -40,7 +38,7 @@ def combine_filters(chosen: Sequence[Selection], run: RunContext, progress: RunP
     ]
 
 
-@task(name="stack", task_run_name="finish one filter", tags=["stacking"], persist_result=False)
+@task(name="stack", task_run_name="finish one filter", persist_result=False)
 def finish_filter(
     stack: Stack | FrameFailure, catalogs: FieldCatalogs, terms: Sequence[ColourTerm], run: RunContext
 ) -> Stack | FrameFailure:
@@ -49,14 +47,15 @@ def finish_filter(
         return stack
     way, roots, settings = Way(f"{stack.group}_{stack.filter}", run.roots), run.roots, run.settings
     telescope = run.telescope.with_colour_terms({term.filter: term.term for term in terms})
-    psf = way.step(psf_of_stack, stack, roots, telescope, settings.psf)
-    with_psf = stack.model_copy(update={"psf": psf})
-    tied = way.step(tied_stack, with_psf, catalogs.ps1, roots, telescope, settings.validation) or with_psf
-    verdict = way.step(validated_stack, tied, catalogs.ps1, roots, telescope, settings.validation)
-    if verdict is not None:
-        way.step(validation_plot, tied, verdict, catalogs.ps1, roots, telescope, settings.validation)
-    notes = stack.notes + tuple(f"{failure.stage}: {failure.reason}" for failure in way.failures)
-    noted = tied.model_copy(update={"notes": notes})
-    finished = finished_stack(noted, psf, verdict, roots)
-    stack_picture(finished, roots)
+    with stages(run):
+        psf = way.step(psf_of_stack, stack, roots, telescope, settings.psf)
+        with_psf = stack.model_copy(update={"psf": psf})
+        tied = way.step(tied_stack, with_psf, catalogs.ps1, roots, telescope, settings.validation) or with_psf
+        verdict = way.step(validated_stack, tied, catalogs.ps1, roots, telescope, settings.validation)
+        if verdict is not None:
+            way.step(validation_plot, tied, verdict, catalogs.ps1, roots, telescope, settings.validation)
+        notes = stack.notes + tuple(f"{failure.stage}: {failure.reason}" for failure in way.failures)
+        noted = tied.model_copy(update={"notes": notes})
+        finished: Stack = recall(finished_stack, noted, psf, verdict, roots)
+        recall(stack_picture, finished, roots)
     return finished

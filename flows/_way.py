@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
+
+from prefect.transactions import CommitMode, transaction
 
 from models.base import Roots
 from models.frame import FrameFailure
+from models.run import RunContext
+from tasks.core.cache import NotOnRecordError, recall
 from tasks.core.errors import StageError
 from tasks.core.files import safe_name
+from tasks.core.records import recording
 from tasks.core.tools import StoppedError
 
-__all__ = ["Way", "as_failure"]
+__all__ = ["Way", "as_failure", "stages"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +53,16 @@ def as_failure(error: BaseException, file: str, stage: str, roots: Roots) -> Fra
     )
 
 
+@contextmanager
+def stages(run: RunContext) -> Iterator[None]:
+    """Around the stages that a task calls: each one's record stays, even if a later one fails.
+
+    The task may run in another process (Dask), where the place of the records has to be said again.
+    """
+    with recording(run.roots, run.refresh, run.started), transaction(commit_mode=CommitMode.EAGER):
+        yield
+
+
 class Way:
     """Calls the stages of a frame or a stack one after the other and keeps what went wrong.
 
@@ -64,9 +80,11 @@ class Way:
         self._roots = roots
 
     def step(self, stage: Callable[P, R | FrameFailure], *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """The stage's result; None where it failed, which is then among `failures`."""
+        """The stage's result, as recorded or by running it; None where it failed, which is then among `failures`."""
         try:
-            result = stage(*args, **kwargs)
+            result: R | FrameFailure = recall(stage, *args, **kwargs)
+        except NotOnRecordError:
+            raise
         except Exception as error:
             result = as_failure(error, self.file, getattr(stage, "name", "stage"), self._roots)
         if isinstance(result, FrameFailure):

@@ -134,18 +134,20 @@ def masters_of(inventory: Inventory, run: RunContext, progress: RunProgress) -> 
                 good[key] = result
         return good
 
-    made_biases = progress.collect(
+    made_biases = progress.each(
         "master bias",
+        master_bias,
         [
-            master_bias.submit(tuple(frames), run.roots, run.telescope, run.settings.bias, frames[0].year, binning)
+            (tuple(frames), run.roots, run.telescope, run.settings.bias, frames[0].year, binning)
             for binning, frames in biases.items()
         ],
     )
     bias = kept(made_biases, list(biases), "bias of binning")
-    made_flats = progress.collect(
+    made_flats = progress.each(
         "master flats",
+        master_flat,
         [
-            master_flat.submit(
+            (
                 tuple(frames),
                 bias.get(binning),
                 run.roots,

@@ -7,6 +7,7 @@ python -m flows.reduce_year 2023 2025 --root /data/ohp --raw-root /archive/raw -
 from __future__ import annotations
 
 import sys
+from itertools import repeat
 
 from flows._cli import Command
 
@@ -22,22 +23,23 @@ if __name__ == "__main__":
 
     begin(command)
 
-from prefect import flow, unmapped
+from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows._frame import (
+    field_calls,
     frame_finish,
     frame_pixels,
     frame_place,
-    known_fields,
+    known_field,
     surviving_frames,
     surviving_places,
     surviving_records,
 )
-from flows._progress import RunProgress
+from flows._run import a_run
 from flows._runner import finish, task_runner
 from flows._year import colour_terms, masters_of, report_year, science_frames, year_inventory
-from models.run import RunContext, RunSummary
+from models.run import RunContext, RunSummary, Stage
 from models.settings import Settings
 
 
@@ -48,7 +50,9 @@ from models.settings import Settings
     task_runner=task_runner(),
     persist_result=False,
 )
-def reduce_year(year: int, telescope: str = "T120", settings: Settings | None = None) -> State[RunSummary]:
+def reduce_year(
+    year: int, telescope: str = "T120", settings: Settings | None = None, refresh: tuple[Stage, ...] = ()
+) -> State[RunSummary]:
     """Raw frames of a year to calibrated frames and four reports.
 
     Parameters
@@ -59,24 +63,27 @@ def reduce_year(year: int, telescope: str = "T120", settings: Settings | None = 
         Name of a telescope profile.
     settings
         All settings; by default from the environment and pipeline.toml.
+    refresh
+        Stages to run again whatever is on record.
     """
-    run = RunContext.of(telescope, settings)
-    with RunProgress(f"reduce {year} {telescope}", f"reduce-{year}-{telescope}") as progress:
+    run = RunContext.of(telescope, settings, refresh)
+    with a_run(run, f"reduce {year} {telescope}") as progress:
         inventory = year_inventory(year, run, progress)
         science, unknown = science_frames(inventory, run)
 
-        asked = known_fields(science, run)
+        asked = progress.begin(known_field, field_calls(science, run))
         masters = masters_of(inventory, run, progress)
-        pixels = frame_pixels.map(science, masters.biases(science), masters.flats(science), unmapped(run))
-        measured = surviving_records(progress.collect("reduce and measure", pixels), science, run)
+        calls = zip(science, masters.biases(science), masters.flats(science), repeat(run))
+        pixels = progress.each("reduce and measure", frame_pixels, calls)
+        measured = surviving_records(pixels, science, run)
 
-        fields = progress.must_all("catalogues", asked)
-        places = frame_place.map(measured, unmapped(fields), unmapped(run))
-        placed = surviving_places(progress.collect("solve and calibrate", places), measured, run)
+        fields = progress.must_end("catalogues", asked)
+        places = progress.each("solve and calibrate", frame_place, zip(measured, repeat(fields), repeat(run)))
+        placed = surviving_places(places, measured, run)
 
         terms = colour_terms(placed, run)
-        finished = frame_finish.map(placed, unmapped(terms), unmapped(run))
-        records = surviving_frames(progress.collect("PSF and publish", finished), placed, run)
+        finished = progress.each("PSF and publish", frame_finish, zip(placed, repeat(terms), repeat(run)))
+        records = surviving_frames(finished, placed, run)
 
         return finish(report_year(year, inventory, masters, [*records, *unknown], run))
 

@@ -7,6 +7,7 @@ python -m flows.stack_target M67 M51 --root /data/ohp --combine weighted
 from __future__ import annotations
 
 import sys
+from itertools import repeat
 
 from flows._cli import Command
 
@@ -25,14 +26,14 @@ if __name__ == "__main__":
     command.args.groups = [command.group(name) for name in command.args.groups]
     begin(command)
 
-from prefect import flow, unmapped
+from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows._group import align, frames_of_group, group_catalogs, report_group, select
-from flows._progress import RunProgress
+from flows._run import a_run
 from flows._runner import finish, task_runner
 from flows._stack import combine_filters, finish_filter
-from models.run import RunContext, RunSummary
+from models.run import RunContext, RunSummary, Stage
 from models.settings import Settings
 from models.target import find_target
 
@@ -44,7 +45,9 @@ from models.target import find_target
     task_runner=task_runner(),
     persist_result=False,
 )
-def stack_target(group: str, telescope: str = "T120", settings: Settings | None = None) -> State[RunSummary]:
+def stack_target(
+    group: str, telescope: str = "T120", settings: Settings | None = None, refresh: tuple[Stage, ...] = ()
+) -> State[RunSummary]:
     """Calibrated frames of a group to stacks, weights, PSFs, plots, reports and a page.
 
     Parameters
@@ -55,20 +58,20 @@ def stack_target(group: str, telescope: str = "T120", settings: Settings | None 
         Name of a telescope profile.
     settings
         All settings; by default from the environment and pipeline.toml.
+    refresh
+        Stages to run again whatever is on record.
     """
-    run = RunContext.of(telescope, settings)
+    run = RunContext.of(telescope, settings, refresh)
     target = find_target(group, run.targets)
-    with RunProgress(f"stack {target.name} {telescope}", f"stack-{target.name}-{telescope}") as progress:
+    with a_run(run, f"stack {target.name} {telescope}") as progress:
         frames = frames_of_group(target, run)
         catalogs = group_catalogs(target, frames, run, progress)
         alignment = align(target, frames, catalogs, run, progress)
         selections = select(target, frames, alignment, catalogs, run, progress)
         chosen = [selection for selection in selections if selection.chosen]
         stacked = combine_filters(chosen, run, progress)
-        finished = progress.collect(
-            "PSF and validation",
-            finish_filter.map(stacked, unmapped(catalogs), unmapped(frames.colour_terms), unmapped(run)),
-        )
+        calls = zip(stacked, repeat(catalogs), repeat(frames.colour_terms), repeat(run))
+        finished = progress.each("PSF and validation", finish_filter, calls)
 
         return finish(report_group(target, frames, catalogs, alignment, selections, finished, run))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Literal, get_args
+
 from pydantic import Field
 
 from models.base import Record, Roots
@@ -10,7 +13,34 @@ from models.settings import Settings
 from models.target import Target, load_targets
 from models.telescope import Telescope, load_telescope
 
-__all__ = ["RunContext", "RunSummary"]
+__all__ = ["STAGES", "RunContext", "RunSummary", "Stage"]
+
+Stage = Literal[
+    "master-bias",
+    "master-flat",
+    "reduce",
+    "measure",
+    "build-index",
+    "solve",
+    "calibrate",
+    "model-psf",
+    "publish",
+    "align-group",
+    "select-frames",
+    "grid",
+    "combine",
+    "psf-of-stack",
+    "tie-to-ps1",
+    "validate",
+    "validation-plot",
+    "finish-stack",
+    "picture-of-stack",
+    "colour-picture",
+    "mean-psf",
+]
+"""The cached tasks, in the order of a frame's and a stack's way."""
+
+STAGES: tuple[str, ...] = get_args(Stage)
 
 
 class RunContext(Record):
@@ -20,9 +50,11 @@ class RunContext(Record):
     telescope: Telescope
     targets: dict[str, Target]
     settings: Settings
+    refresh: tuple[Stage, ...] = Field((), description="stages whose recorded results do not count in this run")
+    started: float = Field(0.0, description="when the run began, s since 1970")
 
     @classmethod
-    def of(cls, telescope: str, settings: Settings | None = None) -> RunContext:
+    def of(cls, telescope: str, settings: Settings | None = None, refresh: tuple[Stage, ...] = ()) -> RunContext:
         """Read profile, targets and (unless given) settings.
 
         Raises
@@ -37,6 +69,8 @@ class RunContext(Record):
             telescope=load_telescope(telescope, roots.data),
             targets=load_targets(roots.data),
             settings=settings,
+            refresh=refresh,
+            started=time.time(),
         )
 
 

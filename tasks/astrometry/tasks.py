@@ -14,8 +14,7 @@ from models.settings import AstrometrySettings, ScampSettings
 from models.telescope import Telescope
 from tasks.astrometry import align_frames, build_index, solve_frame
 from tasks.core.cache import ByContent
-from tasks.core.pool import in_pool
-from tasks.core.running import is_transient, settled
+from tasks.core.running import is_transient, made, settled
 
 __all__ = ["aligned_frames", "index_of_cone", "solved_frame"]
 
@@ -23,7 +22,6 @@ __all__ = ["aligned_frames", "index_of_cone", "solved_frame"]
 @task(
     name="build index",
     task_run_name="index of {gaia.cone.ra:.3f} {gaia.cone.dec:+.3f}",
-    tags=["astrometry"],
     cache_policy=ByContent(code=[build_index], tools=["build-astrometry-index"]),
     persist_result=True,
     retries=1,
@@ -31,13 +29,12 @@ __all__ = ["aligned_frames", "index_of_cone", "solved_frame"]
 )
 def index_of_cone(gaia: StoredCone, roots: Roots, telescope: Telescope) -> IndexSet:
     """Index files of the plate solver, from a Gaia cone."""
-    return in_pool(build_index, gaia, roots, telescope)
+    return made(build_index, gaia, roots, telescope)
 
 
 @task(
     name="solve",
     task_run_name="solve {measured.raw.night} {measured.raw.name} near {hint.ra:.2f} {hint.dec:+.2f}",
-    tags=["astrometry"],
     cache_policy=ByContent(code=[solve_frame], tools=["solve-field"]),
     persist_result=True,
     retries=1,
@@ -59,7 +56,6 @@ def solved_frame(
 @task(
     name="align group",
     task_run_name="align {group}",
-    tags=["astrometry"],
     cache_policy=ByContent(code=[align_frames], tools=["scamp"]),
     persist_result=True,
     retries=1,
@@ -74,4 +70,4 @@ def aligned_frames(
     settings: ScampSettings,
 ) -> Alignment:
     """Joint astrometric solution of a group over all filters, every `.head` verified."""
-    return in_pool(align_frames, frames, gaia, group, roots, telescope, settings)
+    return made(align_frames, frames, gaia, group, roots, telescope, settings)

@@ -20,7 +20,6 @@ __all__ = ["master_bias", "master_flat", "reduced_frame"]
 @task(
     name="master bias",
     task_run_name="master bias {year} {binning}x{binning}",
-    tags=["calibration"],
     cache_policy=ByContent(code=[make_master_bias], ignore=["year", "binning"]),
     persist_result=True,
     retries=1,
@@ -36,7 +35,6 @@ def master_bias(
 @task(
     name="master flat",
     task_run_name="master flat {year} {filter} {binning}x{binning}",
-    tags=["calibration"],
     cache_policy=ByContent(code=[make_master_flat], ignore=["year", "binning", "filter"]),
     persist_result=True,
     retries=1,
@@ -60,7 +58,6 @@ def master_flat(
 @task(
     name="reduce",
     task_run_name="reduce {raw.night} {raw.name}",
-    tags=["calibration"],
     cache_policy=ByContent(code=[reduce_frame]),
     persist_result=True,
     retries=1,

@@ -3,7 +3,7 @@
 from tasks.catalogs.cones import contains, covers, plan_cones, separation
 from tasks.catalogs.epoch import GAIA_EPOCH, at_epoch
 from tasks.catalogs.failures import MalformedError, TruncatedError
-from tasks.catalogs.fetch import fetch_cone
+from tasks.catalogs.fetch import fetch_cone, stored_cone
 from tasks.catalogs.importing import farthest_row, import_catalog, read_catalog_file
 from tasks.catalogs.references import (
     PS1_SOUTH_DEG,
@@ -35,5 +35,6 @@ __all__ = [
     "separation",
     "sky_of",
     "store_cone",
+    "stored_cone",
     "stored_cones",
 ]

@@ -32,13 +32,19 @@ from tasks.catalogs.references import PS1_SOUTH_DEG, sky_of
 from tasks.catalogs.store import find_cone, store_cone
 from tasks.core.errors import StageError, TransientError
 
-__all__ = ["fetch_cone"]
+__all__ = ["fetch_cone", "stored_cone"]
 
 _log = logging.getLogger("ohp.catalogs")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _LONGEST_RETRY_AFTER_S = 120.0
 """A service that asks to wait longer is left for the next one."""
+
+
+def stored_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Settings) -> StoredCone | None:
+    """The stored cone that serves: covers the asked one, as deep as the settings want it."""
+    schema_of(catalogue)
+    return find_cone(catalogue, cone, roots, _limit(catalogue, settings))
 
 
 def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Settings) -> StoredCone:
@@ -64,11 +70,10 @@ def fetch_cone(catalogue: Catalogue, cone: Cone, roots: Roots, settings: Setting
     StageError
         The cone lies where the catalogue has no sky, or a service's address is wrong.
     """
-    schema_of(catalogue)
-    limit = _limit(catalogue, settings)
-    known = find_cone(catalogue, cone, roots, limit)
+    known = stored_cone(catalogue, cone, roots, settings)
     if known is not None:
         return known
+    limit = _limit(catalogue, settings)
     where = f"{cone.radius:.3f} deg about RA {cone.ra:.4f} Dec {cone.dec:+.4f}"
     sky = sky_of(catalogue, cone)
     if sky == "none":

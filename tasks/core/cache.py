@@ -7,8 +7,11 @@ The key of a task run is a digest of
 - its parameters, in which every file is replaced by the digest of what is in it.
 
 Places (`Roots`) are no part of it: a raw tree copied elsewhere is the same raw tree. A hit counts only
-while every product of the recorded result is still there with its content; otherwise the record is
-forgotten and the task runs again. Modification times never matter.
+while every product of the recorded result is still there with its content (`tasks.core.records`); otherwise
+the task runs again. Modification times never matter.
+
+A look at the record costs 0.3 ms, a Prefect task run 5 to 20: so flows look first (`known`) and submit only what
+is not on record.
 """
 
 from __future__ import annotations
@@ -17,26 +20,31 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
-from prefect.results import get_result_store
+from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
 from models.base import FileRef, Roots
-from tasks.core.files import is_current
+from tasks.core.records import NOTHING, current
 from tasks.core.tools import tool_version
 
-__all__ = ["ByContent", "code_digest", "products_in"]
+__all__ = ["ByContent", "NotOnRecordError", "code_digest", "known", "recall", "recorded"]
 
 
-_INFRASTRUCTURE = {f"tasks.core.{name}" for name in ("cache", "errors", "files", "pool", "running", "tools")}
+_INFRASTRUCTURE = {
+    f"tasks.core.{name}" for name in ("cache", "errors", "files", "ledger", "pool", "records", "running", "tools")
+}
 """Modules that move files and processes but decide no pixel: a change in them makes nothing stale."""
 
 
@@ -92,21 +100,6 @@ def _code_digest(module: str) -> str:
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
 
 
-def products_in(value: Any) -> Iterator[FileRef]:
-    """Every file that a result refers to."""
-    if isinstance(value, FileRef):
-        yield value
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from products_in(getattr(value, name))
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from products_in(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from products_in(item)
-
-
 def _canonical(value: Any) -> Any:
     if isinstance(value, FileRef):
         return {"file": value.digest}
@@ -142,38 +135,78 @@ class ByContent(CachePolicy):
     tools: Sequence[str] = ()
     ignore: Sequence[str] = field(default_factory=tuple)
 
+    isolation_level: Any = IsolationLevel.SERIALIZABLE
+
+    def key(self, task: str, arguments: Mapping[str, Any]) -> str:
+        """Key of a task for its arguments by name."""
+        spec = [
+            task,
+            [code_digest(function.__module__) for function in self.code],
+            [tool_version(tool) for tool in self.tools],
+            {
+                name: _canonical(value)
+                for name, value in sorted(arguments.items())
+                if name not in self.ignore and not isinstance(value, Roots)
+            },
+        ]
+        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:40]
+        return f"{task.replace(' ', '-')}-{digest}"
+
     def compute_key(
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
-        """Key of this run; forgets a recorded result whose products are gone or changed."""
-        roots = next((value for value in inputs.values() if isinstance(value, Roots)), None)
-        arguments = {
-            name: _canonical(value)
-            for name, value in sorted(inputs.items())
-            if name not in self.ignore and not isinstance(value, Roots)
-        }
-        spec = [
-            task_ctx.task.name,
-            [code_digest(function.__module__) for function in self.code],
-            [tool_version(tool) for tool in self.tools],
-            arguments,
-        ]
-        name = task_ctx.task.name.replace(" ", "-")
-        key = f"{name}-{hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:40]}"
-        if roots is not None:
-            self._forget_if_stale(key, roots)
-        return key
+        """Key of this run."""
+        return self.key(task_ctx.task.name, inputs)
 
-    @staticmethod
-    def _forget_if_stale(key: str, roots: Roots) -> None:
-        store = get_result_store()
-        if not store.exists(key):
-            return
-        try:
-            current = all(is_current(product, roots) for product in products_in(store.read(key).result))
-        except ValueError:  # a torn or foreign record is no record
-            current = False
-        if not current:
-            path = store._resolved_key_path(key)
-            Path(path).unlink(missing_ok=True)
-            store.cache.pop(path, None)
+
+_looking: ContextVar[bool] = ContextVar("looking", default=False)
+
+
+class NotOnRecordError(Exception):
+    """Only a look was wanted, and a step of the way is not on record."""
+
+
+def recorded(stage: Task[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The recorded result of a cached task for these arguments, or `NOTHING`; runs nothing."""
+    here, policy = current(), stage.cache_policy
+    if here is None or not isinstance(policy, ByContent):
+        return NOTHING
+    bound = inspect.signature(stage.fn).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return here.get(policy.key(stage.name, bound.arguments))
+
+
+def recall(stage: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The result of a stage: as recorded, else by running it.
+
+    Raises
+    ------
+    NotOnRecordError
+        If it is not on record and only a look is wanted (see `known`).
+    """
+    if isinstance(stage, Task):
+        result = recorded(stage, *args, **kwargs)
+        if result is not NOTHING:
+            return result
+        if _looking.get():
+            raise NotOnRecordError(stage.name)
+    return stage(*args, **kwargs)
+
+
+def known(work: Task[..., Any], *args: Any) -> Any:
+    """What a task would return if all that it needs is on record, else `NOTHING`.
+
+    Parameters
+    ----------
+    work
+        A cached task, or one that calls its stages through `recall` only: then all of them are looked up.
+    """
+    if isinstance(work.cache_policy, ByContent):
+        return recorded(work, *args)
+    token = _looking.set(True)
+    try:
+        return work.fn(*args)
+    except NotOnRecordError:
+        return NOTHING
+    finally:
+        _looking.reset(token)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import re
+import shutil
+import socket
 import sqlite3
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +27,7 @@ __all__ = [
     "is_current",
     "ref",
     "safe_name",
+    "sweep",
     "write_json",
     "writing",
 ]
@@ -41,15 +46,25 @@ _DATED = re.compile(r"^(PROCDATE|CHECKSUM|DATASUM)$")
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success sync it and rename it to `path`, else remove it.
 
     The file is world-readable as far as the umask allows. Readers see the old file or the whole new one.
+
+    Parameters
+    ----------
+    path
+        The file to be.
+    durable
+        False: a power cut may lose the file (never tear it, on file systems that order a rename after the data).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:80]}.{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{path.name[:80]}.{_host()}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         yield temporary
+        if not durable:
+            os.replace(temporary, path)
+            return
         descriptor = os.open(temporary, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -59,6 +74,55 @@ def writing(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+_LEFTOVER = re.compile(r"^\..*\.(?P<host>[0-9a-f]{6})\.(?P<pid>\d+)\.\d+\.tmp$")
+_ABANDONED_S = 24 * 3600.0
+
+
+def sweep(roots: Roots) -> list[Path]:
+    """Remove what killed processes left under the data root: unfinished files (see `writing`), tools' working folders.
+
+    Unfinished files of this machine go when their process is gone, those of other machines and working folders after
+    a day. Raw frames are left alone, wherever they are.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    removed: list[Path] = []
+    if not roots.data.is_dir():
+        return removed
+    ours = [
+        folder
+        for folder in roots.data.iterdir()
+        if folder.is_dir() and folder.name not in ("raw", ".prefect") and folder.resolve() != roots.raw.resolve()
+    ]
+    for path in (path for folder in ours for path in folder.rglob(".*.tmp")):
+        match = _LEFTOVER.match(path.name)
+        if match is None or roots.raw in path.parents:
+            continue
+        try:
+            if match["host"] == _host():
+                abandoned = not Path(f"/proc/{match['pid']}").exists()
+            else:
+                abandoned = time.time() - path.stat().st_mtime > _ABANDONED_S
+            if abandoned:
+                path.unlink()
+                removed.append(path)
+        except FileNotFoundError:  # finished, or swept by another run
+            continue
+    for path in roots.scratch.iterdir() if roots.scratch.is_dir() else ():
+        if time.time() - path.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(path)
+    return removed
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,19 +1,24 @@
-"""How a Prefect task runs a pure function: in the pool, with a permanent failure as data."""
+"""How a Prefect task runs a pure function: in the pool, noted in the ledger, with a permanent failure as data."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext, TaskRunContext
 
+from models.base import Roots
 from models.frame import FrameFailure
+from tasks.core.cache import ByContent
 from tasks.core.errors import StageError, TransientError
+from tasks.core.ledger import Made, note_made, now
 from tasks.core.pool import in_pool
 from tasks.core.tools import ToolFailedError, ToolMissingError
 
-__all__ = ["is_transient", "settled"]
+__all__ = ["is_transient", "made", "settled"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,12 +30,50 @@ def settled(file: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwar
     Such a record is a result like any other and may be cached: the same input is not tried again. What
     depends on the day (a service, a tool that crashed or is not there) is raised and never cached.
     """
+    started = time.monotonic()
     try:
-        return in_pool(function, *args, **kwargs)
+        result = in_pool(function, *args, **kwargs)
     except (TransientError, ToolFailedError, ToolMissingError):
         raise
     except StageError as error:
+        _note("failed", time.monotonic() - started)
         return error.record(file)
+    _note("made", time.monotonic() - started)
+    return result
+
+
+def made(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run `function` in the process pool where no failure is data: whatever it raises is raised."""
+    started = time.monotonic()
+    result = in_pool(function, *args, **kwargs)
+    _note("made", time.monotonic() - started)
+    return result
+
+
+def _note(outcome: str, seconds: float) -> None:
+    """A line in the ledger for the task run that this body belongs to."""
+    context, flow = TaskRunContext.get(), FlowRunContext.get()
+    if context is None:
+        return
+    task = context.task
+    policy: object = task.cache_policy
+    if not isinstance(policy, ByContent):
+        return
+    roots = next((value for value in context.parameters.values() if isinstance(value, Roots)), None)
+    if roots is None:
+        return
+    note_made(
+        roots,
+        Made(
+            at=now(),
+            stage=task.name.lower().replace(" ", "-"),
+            what=context.task_run.name,
+            key=policy.key(task.name, context.parameters),
+            outcome=outcome,
+            seconds=round(seconds, 3),
+            run=str(flow.flow_run.id) if flow is not None and flow.flow_run is not None else "",
+        ),
+    )
 
 
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:

@@ -14,7 +14,7 @@ from tasks.inventory import take_inventory
 __all__ = ["raw_inventory"]
 
 
-@task(name="inventory", task_run_name="inventory {telescope.name}", tags=["inventory"], persist_result=False)
+@task(name="inventory", task_run_name="inventory {telescope.name}", persist_result=False)
 def raw_inventory(
     roots: Roots, telescope: Telescope, years: Sequence[int], progress: Callable[[int, int], None] | None = None
 ) -> Inventory:

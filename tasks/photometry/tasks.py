@@ -19,7 +19,6 @@ __all__ = ["calibrated_frame"]
 @task(
     name="calibrate",
     task_run_name="zero point {solved.raw.night} {solved.raw.name}",
-    tags=["photometry"],
     cache_policy=ByContent(code=[calibrate_frame]),
     persist_result=True,
     retries=1,

@@ -21,7 +21,6 @@ __all__ = ["frame_psf", "mean_frame_psf", "psf_of_stack"]
 @task(
     name="model PSF",
     task_run_name="PSF {calibrated.raw.night} {calibrated.raw.name}",
-    tags=["psf"],
     cache_policy=ByContent(code=[model_psf], tools=["source-extractor", "psfex"]),
     persist_result=True,
     retries=1,
@@ -37,7 +36,6 @@ def frame_psf(
 @task(
     name="PSF of stack",
     task_run_name="PSF {stack.group} {stack.filter}",
-    tags=["psf"],
     cache_policy=ByContent(code=[stack_psf], tools=["source-extractor", "psfex"]),
     persist_result=True,
     retries=1,
@@ -51,7 +49,6 @@ def psf_of_stack(stack: Stack, roots: Roots, telescope: Telescope, settings: Psf
 @task(
     name="mean PSF",
     task_run_name="mean PSF {telescope.name}",
-    tags=["psf"],
     cache_policy=ByContent(code=[mean_psf]),
     persist_result=True,
     retries=1,

@@ -18,7 +18,6 @@ __all__ = ["measured_frame"]
 @task(
     name="measure",
     task_run_name="measure {reduced.raw.night} {reduced.raw.name}",
-    tags=["quality"],
     cache_policy=ByContent(code=[measure_frame]),
     persist_result=True,
     retries=1,

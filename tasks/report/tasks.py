@@ -32,7 +32,6 @@ def _key(text: str) -> str:
 @task(
     name="publish",
     task_run_name="publish {record.raw.night} {record.raw.name}",
-    tags=["report"],
     cache_policy=ByContent(code=[publish_frame]),
     persist_result=True,
     retries=1,
@@ -43,7 +42,7 @@ def published_frame(record: FrameRecord, roots: Roots) -> FileRef | FrameFailure
     return settled(record.raw.path, publish_frame, record, roots)
 
 
-@task(name="report", task_run_name="report {kind} {title}", tags=["report"], persist_result=False)
+@task(name="report", task_run_name="report {kind} {title}", persist_result=False)
 def report_with_artifact(path: Path, kind: str, rows: Sequence[Record], title: str) -> None:
     """Write a report file and show it as a table artifact."""
     write_report(path, kind, rows)
@@ -52,7 +51,7 @@ def report_with_artifact(path: Path, kind: str, rows: Sequence[Record], title: s
     create_table_artifact(table, key=_key(f"{kind}-{title}"), description=f"{kind}, {title}{more}: {path}")
 
 
-@task(name="picture", task_run_name="picture {title}", tags=["report"], persist_result=False)
+@task(name="picture", task_run_name="picture {title}", persist_result=False)
 def show_picture(path: Path, title: str) -> None:
     """Show a plot as an image artifact; a large one as a link to its file."""
     content = path.read_bytes()

@@ -14,8 +14,7 @@ from models.stack import AlignedFrame, Grid, Selection, Stack, StackPsf, StackVa
 from models.target import Target
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
-from tasks.core.pool import in_pool
-from tasks.core.running import is_transient, settled
+from tasks.core.running import is_transient, made, settled
 from tasks.stacking import (
     combine,
     common_grid,
@@ -56,7 +55,6 @@ def _scale_and_select(
 @task(
     name="select frames",
     task_run_name="select {target.name} {filter}",
-    tags=["stacking"],
     cache_policy=ByContent(code=[relative_zero_points, select_frames]),
     persist_result=True,
     retries=1,
@@ -94,7 +92,6 @@ def selected_frames(
 @task(
     name="grid",
     task_run_name="grid {group}",
-    tags=["stacking"],
     cache_policy=ByContent(code=[common_grid], ignore=["group"]),
     persist_result=True,
     retries=1,
@@ -110,7 +107,6 @@ def shared_grid(
 @task(
     name="combine",
     task_run_name="SWarp {selection.group} {selection.filter}",
-    tags=["stacking"],
     cache_policy=ByContent(code=[combine], tools=["SWarp"]),
     persist_result=True,
     retries=1,
@@ -130,7 +126,6 @@ def _measure_and_finish(stack: Stack, psf: StackPsf | None, validation: StackVal
 @task(
     name="finish stack",
     task_run_name="finish {stack.group} {stack.filter}",
-    tags=["stacking"],
     cache_policy=ByContent(code=[finish_stack, depth]),
     persist_result=True,
     retries=1,
@@ -138,13 +133,12 @@ def _measure_and_finish(stack: Stack, psf: StackPsf | None, validation: StackVal
 )
 def finished_stack(stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots) -> Stack:
     """The stack as people get it: PSF, depth and validation in its header."""
-    return in_pool(_measure_and_finish, stack, psf, validation, roots)
+    return made(_measure_and_finish, stack, psf, validation, roots)
 
 
 @task(
     name="picture of stack",
     task_run_name="picture {stack.group} {stack.filter}",
-    tags=["stacking"],
     cache_policy=ByContent(code=[plot_stack]),
     persist_result=True,
     retries=1,
@@ -152,13 +146,12 @@ def finished_stack(stack: Stack, psf: StackPsf | None, validation: StackValidati
 )
 def stack_picture(stack: Stack, roots: Roots) -> FileRef:
     """The stack as a person looks at it."""
-    return in_pool(plot_stack, stack, roots)
+    return made(plot_stack, stack, roots)
 
 
 @task(
     name="colour picture",
     task_run_name="colour picture of {group}",
-    tags=["stacking"],
     cache_policy=ByContent(code=[plot_rgb], ignore=["group"]),
     persist_result=True,
     retries=1,
@@ -166,4 +159,4 @@ def stack_picture(stack: Stack, roots: Roots) -> FileRef:
 )
 def colour_picture(stacks: Sequence[Stack], roots: Roots, group: str) -> FileRef | None:
     """Three bands in colour; None where there are fewer."""
-    return in_pool(plot_rgb, stacks, roots)
+    return made(plot_rgb, stacks, roots)

@@ -20,7 +20,6 @@ __all__ = ["tied_stack", "validated_stack", "validation_plot"]
 @task(
     name="tie to PS1",
     task_run_name="tie {stack.group} {stack.filter} to PS1",
-    tags=["validation"],
     cache_policy=ByContent(code=[tie_stack]),
     persist_result=True,
     retries=1,
@@ -36,7 +35,6 @@ def tied_stack(
 @task(
     name="validate",
     task_run_name="validate {stack.group} {stack.filter}",
-    tags=["validation"],
     cache_policy=ByContent(code=[validate_stack]),
     persist_result=True,
     retries=1,
@@ -74,7 +72,6 @@ def _measure_and_plot(
 @task(
     name="validation plot",
     task_run_name="plot {stack.group} {stack.filter} against PS1",
-    tags=["validation"],
     cache_policy=ByContent(code=[plot_validation, residuals]),
     persist_result=True,
     retries=1,
