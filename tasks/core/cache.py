@@ -88,16 +88,25 @@ def _code_digest(module: str) -> str:
         name = waiting.pop()
         if name in seen or name in _INFRASTRUCTURE or not name.startswith("tasks.") or name.endswith(".tasks"):
             continue
-        try:
-            spec = importlib.util.find_spec(name)
-        except ModuleNotFoundError:  # `from module import function` names no module
-            continue
-        if spec is None or spec.origin is None:
-            continue
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        waiting += _imports(tree)
-        seen[name] = hashlib.sha256(ast.unparse(_WithoutDocstrings().visit(tree)).encode()).hexdigest()
+        source = _source_of(name)
+        if source is not None:
+            seen[name], imported = source
+            waiting += imported
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
+
+
+@functools.cache
+def _source_of(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Digest of what a module does, and what it imports; None where the name is none of a module."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # `from module import function` names no module
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    imported = tuple(_imports(tree))
+    return hashlib.sha256(ast.unparse(_WithoutDocstrings().visit(tree)).encode()).hexdigest(), imported
 
 
 def _canonical(value: Any) -> Any:

@@ -11,7 +11,8 @@ import pytest
 
 from models.base import FileRef
 from tasks.core import cache
-from tasks.core.cache import code_digest, products_in
+from tasks.core.cache import code_digest
+from tasks.core.records import products_in
 
 
 def test_a_path_is_no_key():
@@ -35,6 +36,11 @@ def test_products_are_found_wherever_they_are():
     assert list(products_in({"a": [one, (two, None)], "b": 3})) == [one, two]
 
 
+def forget():
+    cache._code_digest.cache_clear()
+    cache._source_of.cache_clear()
+
+
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """A module `tasks.invented` whose source a test can change."""
@@ -51,11 +57,11 @@ def module(tmp_path, monkeypatch):
 
     def digest(text: str) -> str:
         source.write_text(text)
-        cache._code_digest.cache_clear()
+        forget()
         return code_digest("tasks.invented")
 
     yield digest
-    cache._code_digest.cache_clear()
+    forget()
 
 
 def test_what_code_says_of_itself_is_not_what_it_does(module):
@@ -86,7 +92,7 @@ def test_one_thread_parses_at_a_time(monkeypatch):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(cache.ast, "parse", parse)
-    cache._code_digest.cache_clear()
+    forget()
     modules = ["tasks.astrometry.plate", "tasks.stacking.combine", "tasks.photometry.calibrate", "tasks.psf.stack"]
     with ThreadPoolExecutor(8) as threads:
         digests = list(threads.map(code_digest, modules * 4))
