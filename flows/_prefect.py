@@ -26,7 +26,16 @@ from models.base import Roots
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["at_the_shell", "begin", "check_roots", "drain", "prepare", "running", "stopping_at_once"]
+__all__ = [
+    "at_the_shell",
+    "begin",
+    "check_roots",
+    "drain",
+    "prepare",
+    "running",
+    "stopping_at_once",
+    "without_heartbeat",
+]
 
 _PATIENCE_S = 4.0
 
@@ -116,13 +125,20 @@ def running(workers: int) -> Iterator[None]:
 @contextmanager
 def at_the_shell(workers: int) -> Iterator[None]:
     """Around the flow runs of one command: quiet logs, no heartbeat (1 s a flow), one pool for all."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
     for name in ("prefect", "prefect._internal", "prefect._internal.concurrency"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.INFO)
-    with running(workers), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with running(workers), without_heartbeat():
+        yield
+
+
+@contextmanager
+def without_heartbeat() -> Iterator[None]:
+    """Flow runs begun inside end a second earlier: each waits that long for its heartbeat's thread."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 

@@ -17,7 +17,7 @@ from models.run import RunSummary
 from models.settings import Settings
 from models.telescope import Telescope
 
-__all__ = ["finish", "run_all", "task_runner"]
+__all__ = ["finish", "run_all", "run_once", "task_runner"]
 
 
 def task_runner() -> Any:  # Prefect's own annotations of runner and flow do not fit each other
@@ -35,20 +35,24 @@ def finish(summary: RunSummary) -> State[RunSummary]:
     return State(type=StateType.COMPLETED, name=name, message=left_out, data=summary)
 
 
+def run_once(flow: Flow[..., Any], arguments: Sequence[Any], settings: Settings) -> RunSummary:
+    """Run a flow from the shell, print what came of it."""
+    with at_the_shell(settings.workers):
+        run: Callable[..., State[Any]] = flow
+        state = run(*arguments, return_state=True)
+        summary = state.result(raise_on_failure=False)
+        if not isinstance(summary, RunSummary):
+            raise summary if isinstance(summary, BaseException) else RuntimeError(state.message or state.name)
+        print_summary(summary, settings.roots)
+        if state.state_details.flow_run_id is not None:
+            drain(state.state_details.flow_run_id)
+    return summary
+
+
 def run_all(flow: Flow[..., Any], subjects: Sequence[Any], settings: Settings, telescope: Telescope) -> int:
     """Run a flow for each subject, print what came of each, return the exit status."""
-    summaries = []
     with at_the_shell(settings.workers):
-        for subject in subjects:
-            run: Callable[..., State[Any]] = flow
-            state = run(subject, telescope.name, settings, return_state=True)
-            summary = state.result(raise_on_failure=False)
-            if not isinstance(summary, RunSummary):
-                raise summary if isinstance(summary, BaseException) else RuntimeError(state.message or state.name)
-            summaries.append(summary)
-            print_summary(summary, settings.roots)
-            if state.state_details.flow_run_id is not None:
-                drain(state.state_details.flow_run_id)
+        summaries = [run_once(flow, (subject, telescope.name, settings), settings) for subject in subjects]
     if any(summary.failed for summary in summaries):
         return STATUS_FAILED
     return STATUS_PENDING if any(summary.n_pending for summary in summaries) else STATUS_OK
