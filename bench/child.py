@@ -21,6 +21,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--telescope", default="T120")
     parser.add_argument("--reduce", default="", metavar="YEAR,YEAR")
     parser.add_argument("--stack", default="", metavar="GROUP,GROUP")
+    parser.add_argument("--release", action="store_true", help="flows.build_release")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--bare", action="store_true", help="the bare functions, no Prefect")
     parser.add_argument("--simulated", action="store_true", help="trivial stages (bench.stages)")
@@ -81,6 +82,7 @@ def main() -> int:
     telescope = load_telescope(arguments.telescope, roots_root)
     prepare(settings.roots)
 
+    import flows.build_release
     import flows.reduce_year
     import flows.stack_target
     from bench.processes import cpu_of_tree
@@ -108,13 +110,19 @@ def main() -> int:
             reduce_year(year, run)
             seconds[str(year)] = time.perf_counter() - begun
     else:
-        from flows._runner import run_all
+        from flows._release import exit_status
+        from flows._runner import run_all, run_once
 
         for flow, subjects in ((flows.reduce_year.reduce_year, years), (flows.stack_target.stack_target, groups)):
             begun = time.perf_counter()
             if subjects:
                 status = max(status, run_all(flow, subjects, settings, telescope))
                 seconds[flow.name] = time.perf_counter() - begun
+        if arguments.release:
+            begun = time.perf_counter()
+            release = flows.build_release.build_release
+            status = max(status, exit_status(run_once(release, (telescope.name, settings), settings)))
+            seconds[release.name] = time.perf_counter() - begun
     wall = time.perf_counter() - started
     if profile is not None:
         profile(arguments.profile)
