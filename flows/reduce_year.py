@@ -27,6 +27,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows._frame import (
+    asked_beside,
     field_calls,
     frame_finish,
     frame_pixels,
@@ -88,7 +89,8 @@ def reduce_year(
             return finish(nothing_yet(year, run, error))
         science, unknown = science_frames(inventory, run)
 
-        asking = progress.begin(known_field, field_calls(science, run))
+        with asked_beside() as submit:
+            asking = progress.begin(known_field, field_calls(science, run), submit)
         masters = masters_of(inventory, run, progress)
         calls = zip(science, masters.biases(science), masters.flats(science), repeat(run))
         pixels = progress.each("reduce and measure", frame_pixels, calls)
