@@ -143,7 +143,6 @@ def reduce_year(year: int, run: RunContext) -> list[FrameRecord]:
             if gaia is None:
                 raise RuntimeError(f"no Gaia cone of {place.name} in the store")
             fields[place.name] = _Field(gaia, ps1, in_pool(build, gaia, run.roots, run.telescope))
-        planned = [place for place in planned if place.name in fields]
         bias, flat = _masters(inventory.frames, run)
         calls = [(raw, bias.get(raw.binning), flat.get((raw.binning, raw.filter or "")), run) for raw in science]
         measured = _each(_pixels, calls)

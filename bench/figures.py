@@ -121,7 +121,7 @@ def _number(value: float) -> str:
 
 
 def _rows(measured: Measured) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for figure in measured.figures:
         sign = "<=" if figure.better == "below" else ">="
         goal = "" if figure.goal is None else f"{sign} {figure.goal:g} {figure.unit}".rstrip()

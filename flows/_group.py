@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from prefect.utilities.annotations import quote
 
 from flows import STATUS_OK
 from flows._cli import say
@@ -322,7 +323,7 @@ def report_group(
     stack_rows(run.roots, run.telescope, target.name, new)
     for kind, kind_rows in new.items():
         folder = run.roots.data / "stacks" / target.name / run.telescope.name
-        report_with_artifact(folder / f"{kind}.json", kind, kind_rows, f"{target.name} {run.telescope.name}")
+        report_with_artifact(folder / f"{kind}.json", kind, quote(kind_rows), f"{target.name} {run.telescope.name}")
     write_schemas(run.roots.data / "schemas")
     psfs = tuple(record.psf for record in frames.all_psfs if record.psf is not None)
     mean = recall(mean_frame_psf, psfs, run.roots, run.telescope) if psfs else None
