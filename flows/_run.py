@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
 from flows._prefect import running, stopping_at_once
 from flows._progress import RunProgress, artifact_key
+from models.base import Roots
 from models.run import RunContext
 from tasks.core.files import sweep
 from tasks.core.ledger import read_made, size, told
@@ -29,7 +32,7 @@ def a_run(run: RunContext, title: str) -> Iterator[RunProgress]:
     Results are kept under the data root whoever runs the flow, what a killed run left half-written is removed,
     Ctrl-C and SIGTERM end tools and processes first, and at the end it is said what really ran.
     """
-    removed = sweep(run.roots)
+    removed = _swept(run.roots)
     if removed:
         _log.info("removed %d unfinished files of runs that were killed", len(removed))
     before = size(run.roots)
@@ -49,6 +52,20 @@ def a_run(run: RunContext, title: str) -> Iterator[RunProgress]:
             )
             _log.error(said)
             print(said, file=sys.stderr, flush=True)
+
+
+_SWEEP_EVERY_S = 60.0
+_last_sweep: dict[Path, float] = {}
+
+
+def _swept(roots: Roots) -> list[Path]:
+    """Sweep, but not for each of the many flow runs of a release: it looks at every file."""
+    now = time.monotonic()
+    if now - _last_sweep.get(roots.data, -_SWEEP_EVERY_S) < _SWEEP_EVERY_S:
+        return []
+    removed = sweep(roots)
+    _last_sweep[roots.data] = time.monotonic()
+    return removed
 
 
 class _Troubles(logging.Handler):

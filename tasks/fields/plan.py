@@ -137,13 +137,14 @@ def plan_fields(
 
 def order_fields(frame: RawFrame, fields: Sequence[Field], targets: Mapping[str, Target], most: int = 5) -> list[Field]:
     """The fields in which to look for a frame: the header's, then the name's, then the busiest of the rest."""
+    named = target_by_object(frame.object, targets if isinstance(targets, dict) else dict(targets))
+    place = {field.name: float(number) for number, field in enumerate(fields)}
 
     def rank(field: Field) -> tuple[int, float]:
-        if frame.ra is not None and frame.dec is not None:
+        if frame.ra is not None and frame.dec is not None and abs(frame.dec - field.cone.dec) <= field.cone.radius:
             apart = float(separation(frame.ra, frame.dec, field.cone.ra, field.cone.dec))
             if apart <= field.cone.radius:
                 return 0, apart
-        named = target_by_object(frame.object, dict(targets))
-        return (1, 0.0) if named is not None and named.name == field.name else (2, float(fields.index(field)))
+        return (1, 0.0) if named is not None and named.name == field.name else (2, place[field.name])
 
     return sorted(fields, key=rank)[:most]

@@ -51,6 +51,12 @@ FRAMES_FILE = "frames.json"
 _TOOLS = ("solve-field", "source-extractor", "scamp", "SWarp", "psfex")
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Looked up once: a release writes hundreds of reports."""
+    return software_versions(_TOOLS)
+
+
 def write_report(path: Path, kind: str, rows: Sequence[Record]) -> None:
     """Write a report.
 
@@ -67,7 +73,7 @@ def write_report(path: Path, kind: str, rows: Sequence[Record]) -> None:
         {
             "schema": 1,
             "made": Time.now().utc.isot[:19] + "Z",
-            "software": software_versions(_TOOLS),
+            "software": _versions(),
             "rows": tuple(rows),
         }
     )
@@ -89,9 +95,20 @@ def read_report(path: Path, kind: str) -> Report[Any]:
 
 
 def write_schemas(folder: Path) -> None:
-    """Write the JSON Schema of every report, generated from its model."""
-    for kind, model in REPORTS.items():
-        write_json(folder / f"{kind}.schema.json", model.model_json_schema(mode="serialization"))
+    """Write the JSON Schema of every report, generated from its model; one that is there as it should be stays."""
+    for kind in REPORTS:
+        path, schema = folder / f"{kind}.schema.json", _schema(kind)
+        try:
+            if json.loads(path.read_bytes()) == schema:
+                continue
+        except (OSError, ValueError):  # not there, or not whole
+            pass
+        write_json(path, schema)
+
+
+@functools.cache
+def _schema(kind: str) -> dict[str, Any]:
+    return REPORTS[kind].model_json_schema(mode="serialization")
 
 
 def write_frames(records: Sequence[FrameRecord], folder: Path) -> None:
