@@ -15,7 +15,7 @@ from prefect import task
 from flows._way import Way, as_failure, stages
 from models.base import Record
 from models.catalog import Catalogue, Cone, StoredCone
-from models.field import Field, FieldCatalogs
+from models.field import Field, FieldCatalogs, Question
 from models.frame import (
     CalibratedFrame,
     ColourTerm,
@@ -251,8 +251,18 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
         index = gaia_way.step(installed_index, settings.astrometry_index_dir)
     else:
         index = gaia_way.step(index_of_cone, gaia, run.roots, run.telescope) if gaia is not None else None
+    asked: list[tuple[Catalogue | None, Way]] = [("gaia", gaia_way), (reference, ps1_way)]
     return FieldCatalogs(
-        field=field, gaia=gaia, ps1=ps1, index=index, failures=tuple(gaia_way.failures + ps1_way.failures)
+        field=field,
+        gaia=gaia,
+        ps1=ps1,
+        index=index,
+        failures=tuple(gaia_way.failures + ps1_way.failures),
+        unanswered=tuple(
+            Question(catalogue=catalogue, cone=field.cone)
+            for catalogue, way in asked
+            if catalogue is not None and any(failure.pending for failure in way.failures)
+        ),
     )
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from prefect import Flow
 from prefect.client.schemas.objects import State, StateType
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
+from flows._pending import note
 from flows._prefect import at_the_shell, drain
 from flows._summary import print_summary
-from models.run import RunSummary
+from models.run import RunContext, RunSummary
 from models.settings import Settings
-from models.telescope import Telescope
 
 __all__ = ["finish", "run_all", "task_runner"]
 
@@ -25,8 +25,14 @@ def task_runner() -> Any:  # Prefect's own annotations of runner and flow do not
     return ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)) + 2)
 
 
-def finish(summary: RunSummary) -> State[RunSummary]:
-    """Final state of a flow: failed only when nothing useful is left; what was left out is in its message."""
+def finish(
+    summary: RunSummary, run: RunContext, flow: Literal["reduce_year", "stack_target"], subject: object
+) -> State[RunSummary]:
+    """Final state of a flow: failed only when nothing useful is left; what was left out is in its message.
+
+    What waits for a catalogue is noted for `flows.retry_queries`.
+    """
+    note(run, flow, str(subject), summary)
     left_out = f"{summary.n_made} of {summary.n_asked} made, {len(summary.failures)} problems"
     if summary.failed and summary.n_asked:
         return State(type=StateType.FAILED, name="Failed", message=left_out, data=summary)
@@ -35,13 +41,13 @@ def finish(summary: RunSummary) -> State[RunSummary]:
     return State(type=StateType.COMPLETED, name=name, message=left_out, data=summary)
 
 
-def run_all(flow: Flow[..., Any], subjects: Sequence[Any], settings: Settings, telescope: Telescope) -> int:
-    """Run a flow for each subject, print what came of each, return the exit status."""
+def run_all(flow: Flow[..., Any], calls: Sequence[tuple[Any, ...]], settings: Settings) -> int:
+    """Run a flow for each of its calls, print what came of each, return the exit status."""
     summaries = []
     with at_the_shell(settings.workers):
-        for subject in subjects:
+        for call in calls:
             run: Callable[..., State[Any]] = flow
-            state = run(subject, telescope.name, settings, return_state=True)
+            state = run(*call, return_state=True)
             summary = state.result(raise_on_failure=False)
             if not isinstance(summary, RunSummary):
                 raise summary if isinstance(summary, BaseException) else RuntimeError(state.message or state.name)

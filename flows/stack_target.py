@@ -16,6 +16,7 @@ command = Command(
     __doc__ or "",
     ("astrometry", "scamp", "selection", "stack", "validation", "photometry", "psf", "catalogs"),
 )
+command.add_refresh()
 command.parser.add_argument(
     "groups", nargs="+", metavar="GROUP", help="target group, such as M51; case does not matter"
 )
@@ -73,7 +74,8 @@ def stack_target(
         calls = zip(stacked, repeat(catalogs), repeat(frames.colour_terms), repeat(run))
         finished = progress.each("PSF and validation", finish_filter, calls)
 
-        return finish(report_group(target, frames, catalogs, alignment, selections, finished, run))
+        summary = report_group(target, frames, catalogs, alignment, selections, finished, run)
+        return finish(summary, run, "stack_target", target.name)
 
 
 if __name__ == "__main__":
@@ -82,4 +84,7 @@ if __name__ == "__main__":
 
     if command.args.dry_run:
         sys.exit(command.run(describe_groups))
-    sys.exit(command.run(lambda args, settings, telescope: run_all(stack_target, args.groups, settings, telescope)))
+    calls = [
+        (each, command.telescope.name, command.settings, tuple(command.args.refresh)) for each in command.args.groups
+    ]
+    sys.exit(command.run(lambda args, settings, telescope: run_all(stack_target, calls, settings)))
