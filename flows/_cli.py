@@ -30,7 +30,14 @@ from models.target import TargetError, find_target, load_targets
 from models.telescope import Telescope, TelescopeError, load_telescope
 from tasks.core.errors import UserError
 
-__all__ = ["Command", "say"]
+__all__ = ["ALL_SECTIONS", "REDUCE_SECTIONS", "STACK_SECTIONS", "Command", "say"]
+
+REDUCE_SECTIONS = ("bias", "flat", "reduction", "quality", "astrometry", "photometry", "psf", "catalogs")
+"""Sections of the settings that `reduce_year` uses."""
+STACK_SECTIONS = ("astrometry", "scamp", "selection", "stack", "validation", "photometry", "psf", "catalogs")
+"""Sections of the settings that `stack_target` uses."""
+ALL_SECTIONS = tuple(dict.fromkeys(REDUCE_SECTIONS + STACK_SECTIONS))
+"""Sections of the settings that `build_release` uses."""
 
 _EPILOG = """\
 exit status: 0 all asked for was made; 1 failed; 2 wrong usage or input; 75 made what could be made,

@@ -7,10 +7,17 @@ becomes part of its record; it never stops the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from prefect import task
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.callables import get_call_parameters
 
 from flows._way import Way, as_failure, stages
 from models.base import Record
@@ -31,7 +38,7 @@ from models.run import RunContext
 from tasks.astrometry import installed_index
 from tasks.astrometry.tasks import index_of_cone, solved_frame
 from tasks.calibration.tasks import reduced_frame
-from tasks.catalogs import photometric_reference, stored_cone
+from tasks.catalogs import photometric_reference, stored_cone, stored_cones
 from tasks.catalogs.tasks import catalogue_cone
 from tasks.core.cache import recall
 from tasks.fields import order_fields, plan_fields
@@ -42,6 +49,7 @@ from tasks.report.tasks import published_frame
 
 __all__ = [
     "PlacedFrame",
+    "asked_beside",
     "field_calls",
     "frame_finish",
     "frame_pixels",
@@ -225,9 +233,7 @@ def _cone(catalogue: Catalogue, cone: Cone, run: RunContext) -> StoredCone:
     stored = stored_cone(catalogue, cone, run.roots, run.settings)
     if stored is not None:
         return stored
-    # Offline, what is not there now will not be there in a minute.
-    ask = catalogue_cone.with_options(retries=0) if run.settings.catalog_mode == "offline" else catalogue_cone
-    result: StoredCone = recall(ask, catalogue, cone, run.roots, run.settings)
+    result: StoredCone = recall(catalogue_cone, catalogue, cone, run.roots, run.settings)
     return result
 
 
@@ -242,16 +248,20 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     """
     settings = run.settings
     gaia_way, ps1_way = Way("gaia", run.roots), Way("ps1", run.roots)
-    gaia = gaia_way.step(_cone, "gaia", field.cone, run) if bands["gaia"] else None
     reference: Catalogue | None = None
     if bands["ps1"]:
         reference = ps1_way.step(photometric_reference, field.cone, run.roots, settings)
-    ps1 = ps1_way.step(_cone, reference, field.cone, run) if reference is not None else None
-    if settings.astrometry_index_dir is not None:
-        index = gaia_way.step(installed_index, settings.astrometry_index_dir)
-    else:
-        index = gaia_way.step(index_of_cone, gaia, run.roots, run.telescope) if gaia is not None else None
-    asked: list[tuple[Catalogue | None, Way]] = [("gaia", gaia_way), (reference, ps1_way)]
+    with ThreadPoolExecutor(1) as beside:
+        # Both at once: they are other services, and what a dead one costs shall not come twice.
+        ask_reference = partial(copy_context().run, ps1_way.step, _cone, reference, field.cone, run)
+        asked = beside.submit(ask_reference) if reference else None
+        gaia = gaia_way.step(_cone, "gaia", field.cone, run) if bands["gaia"] else None
+        if settings.astrometry_index_dir is not None:
+            index = gaia_way.step(installed_index, settings.astrometry_index_dir)
+        else:
+            index = gaia_way.step(index_of_cone, gaia, run.roots, run.telescope) if gaia is not None else None
+        ps1: StoredCone | None = asked.result() if asked else None
+    ways: list[tuple[Catalogue | None, Way]] = [("gaia", gaia_way), (reference, ps1_way)]
     return FieldCatalogs(
         field=field,
         gaia=gaia,
@@ -260,16 +270,38 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
         failures=tuple(gaia_way.failures + ps1_way.failures),
         unanswered=tuple(
             Question(catalogue=catalogue, cone=field.cone)
-            for catalogue, way in asked
+            for catalogue, way in ways
             if catalogue is not None and any(failure.pending for failure in way.failures)
         ),
     )
 
 
+class _Asking(ThreadPoolTaskRunner[Any]):
+    """Threads of their own for the catalogues' tasks, which mostly wait: those of the flow stay free for the frames."""
+
+    def no_more(self) -> None:
+        """Let the threads end when what was submitted is done."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
+
+@contextmanager
+def asked_beside() -> Iterator[Callable[..., PrefectFuture[Any]]]:
+    """What submits `known_field` to threads beside the flow's own; they end with their work, nobody waits for them."""
+    asking = _Asking(max_workers=2)
+    asking.__enter__()
+    try:
+        yield lambda *call: asking.submit(known_field, get_call_parameters(known_field.fn, call, {}))
+    finally:
+        asking.no_more()
+
+
 def field_calls(frames: Sequence[RawFrame], run: RunContext) -> list[tuple[Field, RunContext, dict[str, bool]]]:
     """Calls of `known_field` for every field the frames speak of: one question a field, not one a frame."""
     settings = run.settings
-    fields = plan_fields(frames, run.targets, run.telescope, settings.astrometry, settings.selection)
+    catalogues: list[Catalogue] = ["gaia", *settings.catalogs.references]
+    known = [stored.cone for catalogue in catalogues for stored in stored_cones(catalogue, run.roots)]
+    fields = plan_fields(frames, run.targets, run.telescope, settings.astrometry, settings.selection, known)
     filters = {frame.filter for frame in frames if frame.filter}
     calibrates = any(run.telescope.band(name).ps1 or run.telescope.band(name).continuum for name in filters)
     wanted = {"gaia": settings.astrometry.reference == "gaia", "ps1": calibrates}

@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import known_field
@@ -42,6 +44,7 @@ __all__ = [
     "describe_groups",
     "frames_of_group",
     "group_catalogs",
+    "groups_seen",
     "report_group",
     "select",
 ]
@@ -64,14 +67,31 @@ class GroupFrames:
         return sorted({record.raw.filter for record in self.members if record.raw.filter} | set(self.rejected))
 
 
-def _nearest(record: FrameRecord, targets: dict[str, Target], reach_deg: float) -> str | None:
-    assert record.solved is not None
-    solution = record.solved.solution
-    apart = {
-        name: float(separation(solution.ra, solution.dec, target.ra, target.dec)) for name, target in targets.items()
-    }
-    nearest = min(apart, key=lambda name: apart[name])
-    return nearest if apart[nearest] <= reach_deg else None
+def _places(records: Sequence[FrameRecord], run: RunContext) -> list[str | None]:
+    """The group in which each frame's solved centre lies; None where there is none, or no solution."""
+    places: list[str | None] = [None] * len(records)
+    solved = [i for i, record in enumerate(records) if record.solved is not None]
+    if not solved or not run.targets:
+        return places
+    centres = [record.solved.solution for record in records if record.solved is not None]
+    names = list(run.targets)
+    apart = separation(
+        np.array([[centre.ra] for centre in centres]),
+        np.array([[centre.dec] for centre in centres]),
+        np.array([run.targets[name].ra for name in names]),
+        np.array([run.targets[name].dec for name in names]),
+    )
+    nearest = apart.argmin(axis=1)
+    for row, i in enumerate(solved):
+        if apart[row, nearest[row]] <= run.settings.selection.merged_radius_deg:
+            places[i] = names[nearest[row]]
+    return places
+
+
+def groups_seen(run: RunContext) -> list[Target]:
+    """Every group that the solved frames of any year show, by name."""
+    records = [record for year in read_years(run.roots, run.telescope).values() for record in year]
+    return [run.targets[name] for name in sorted({place for place in _places(records, run) if place is not None})]
 
 
 def _why_not(record: FrameRecord, target: Target, run: RunContext) -> tuple[str, bool] | None:
@@ -106,15 +126,11 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
         )
     members, rejected, pending = [], defaultdict(list), 0
     records = [record for year in years.values() for record in year]
-    for record in records:
-        named = target_by_object(record.raw.object, run.targets)
-        meant = named is not None and named.name == target.name
-        place = (
-            _nearest(record, run.targets, run.settings.selection.merged_radius_deg)
-            if record.solved is not None
-            else None
-        )
-        if place != target.name and not (meant and record.raw.filter):
+    places = _places(records, run)
+    named = {word: target_by_object(word, run.targets) for word in {record.raw.object for record in records}}
+    for record, place in zip(records, places, strict=True):
+        meant = named[record.raw.object]
+        if place != target.name and not (meant is not None and meant.name == target.name and record.raw.filter):
             continue
         if record.solved is not None and place != target.name:
             solution = record.solved.solution
@@ -130,12 +146,7 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
             rejected[record.raw.filter or ""].append(Rejected(file=record.raw.label, reason=reason[0]))
             pending += reason[1]
     if not members and not rejected:
-        seen = Counter(
-            place
-            for record in records
-            if record.solved is not None
-            and (place := _nearest(record, run.targets, run.settings.selection.merged_radius_deg))
-        )
+        seen = Counter(place for place in places if place is not None)
         there = ", ".join(f"{name} ({count})" for name, count in seen.most_common(8)) or "no known group"
         raise UserError(f"no frame of {target.name} in {', '.join(map(str, years))}; frames show {there}")
     return GroupFrames(

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 from pydantic.fields import FieldInfo
 
+from flows._cli import ALL_SECTIONS, REDUCE_SECTIONS, STACK_SECTIONS
+from models.run import Stage
 from models.settings import Settings
 from models.target import TargetError, load_targets
 from models.telescope import telescope_names
@@ -21,19 +23,12 @@ from models.telescope import telescope_names
 __all__ = [
     "AllSettings",
     "GroupName",
-    "REDUCE_SECTIONS",
     "ReduceSettings",
-    "STACK_SECTIONS",
+    "Refresh",
     "StackTargetSettings",
     "TelescopeName",
     "Year",
 ]
-
-REDUCE_SECTIONS = ("bias", "flat", "reduction", "quality", "astrometry", "photometry", "psf", "catalogs")
-"""Sections of the settings that `reduce_year` uses."""
-STACK_SECTIONS = ("astrometry", "scamp", "selection", "stack", "validation", "photometry", "psf", "catalogs")
-"""Sections of the settings that `stack_target` uses."""
-SECTIONS = tuple(dict.fromkeys(REDUCE_SECTIONS + STACK_SECTIONS))
 
 
 def _data_root() -> Path:
@@ -79,7 +74,7 @@ def _inlined(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
     return plain
 
 
-def _settings_form(sections: Sequence[str] = SECTIONS) -> dict[str, Any]:
+def _settings_form(sections: Sequence[str] = ALL_SECTIONS) -> dict[str, Any]:
     """The form of some sections of the settings.
 
     Its boxes are empty and what is left empty is not sent: a form filled with the defaults would override
@@ -111,3 +106,7 @@ Year = Annotated[
 ReduceSettings = Annotated[Settings | None, WithJsonSchema(_settings_form(REDUCE_SECTIONS))]
 StackTargetSettings = Annotated[Settings | None, WithJsonSchema(_settings_form(STACK_SECTIONS))]
 AllSettings = Annotated[Settings | None, WithJsonSchema(_settings_form())]
+Refresh = Annotated[
+    tuple[Stage, ...],
+    _form("Stages to run again whatever is on record; what depends on them follows if their products differ."),
+]

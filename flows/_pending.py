@@ -19,7 +19,7 @@ from models.settings import Settings
 from tasks.core.files import safe_name, write_json
 from tasks.core.ledger import now
 
-__all__ = ["note", "settings_of", "waiting_runs"]
+__all__ = ["noted", "settings_of", "waiting_runs"]
 
 _log = logging.getLogger("ohp.pending")
 
@@ -44,12 +44,14 @@ def _read(path: Path) -> WaitingRun | None:
         return None
 
 
-def note(run: RunContext, flow: Literal["reduce_year", "stack_target"], subject: str, summary: RunSummary) -> None:
-    """Write down what a run waits for, or that it waits no more."""
+def noted(
+    summary: RunSummary, run: RunContext, flow: Literal["reduce_year", "stack_target"], subject: str
+) -> RunSummary:
+    """Write down what a run waits for, or that it waits no more; gives its summary back."""
     path = _folder(run.roots) / f"{flow}_{safe_name(subject)}_{safe_name(run.telescope.name)}.json"
     if not summary.n_pending:
         path.unlink(missing_ok=True)
-        return
+        return summary
     before = _read(path)
     waiting = WaitingRun(
         flow=flow,
@@ -61,6 +63,7 @@ def note(run: RunContext, flow: Literal["reduce_year", "stack_target"], subject:
         since=before.since if before else now(),
     )
     write_json(path, waiting.model_dump(mode="json"))
+    return summary
 
 
 def waiting_runs(roots: Roots, telescope: str) -> list[WaitingRun]:

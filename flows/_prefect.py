@@ -26,7 +26,16 @@ from models.base import Roots
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["at_the_shell", "begin", "check_roots", "drain", "prepare", "running", "stopping_at_once"]
+__all__ = [
+    "at_the_shell",
+    "begin",
+    "check_roots",
+    "drain",
+    "prepare",
+    "running",
+    "stopping_at_once",
+    "without_heartbeat",
+]
 
 _PATIENCE_S = 4.0
 
@@ -116,13 +125,20 @@ def running(workers: int) -> Iterator[None]:
 @contextmanager
 def at_the_shell(workers: int) -> Iterator[None]:
     """Around the flow runs of one command: quiet logs, no heartbeat (1 s a flow), one pool for all."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
     for name in ("prefect", "prefect._internal", "prefect._internal.concurrency"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.INFO)
-    with running(workers), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with running(workers), without_heartbeat():
+        yield
+
+
+@contextmanager
+def without_heartbeat() -> Iterator[None]:
+    """Flow runs begun inside end a second earlier: each waits that long for its heartbeat's thread."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 
@@ -132,38 +148,57 @@ def _give_up(status: int) -> None:
     os._exit(status)
 
 
+def _stop_at_once(status: int) -> None:
+    """End the tools and workers of this process, and soon the process itself if something hangs all the same."""
+    from tasks.core.pool import stop_pool
+    from tasks.core.tools import stop_tools
+
+    stop_tools()
+    stop_pool(at_once=True)
+    watchdog = threading.Timer(_PATIENCE_S, _give_up, (status,))
+    watchdog.daemon = True
+    watchdog.start()
+
+
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
     """In a flow's body: Ctrl-C and SIGTERM end the tools and workers first, then the flow as Prefect does it.
 
     Tasks that still wait in Prefect's queue then fall through. What hangs all the same is ended after 4 s.
+
+    Prefect's own handler of SIGTERM stays where it is: without it Prefect takes a run that was cancelled from its
+    interface for one that crashed. It raises `TerminationSignal` in the flow's body.
     """
-    from tasks.core.pool import stop_pool
-    from tasks.core.tools import stop_tools
+    from prefect.exceptions import TerminationSignal
 
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = [number for number, handler in before.items() if not _raises_by_itself(number, handler)]
 
     def stop(number: int, frame: FrameType | None) -> None:
-        stop_tools()
-        stop_pool(at_once=True)
-        watchdog = threading.Timer(_PATIENCE_S, _give_up, (128 + number,))
-        watchdog.daemon = True
-        watchdog.start()
+        _stop_at_once(128 + number)
         handler = before[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
         raise KeyboardInterrupt
 
-    for number in before:
+    for number in ours:
         signal.signal(number, stop)
     try:
         yield
+    except TerminationSignal:
+        _stop_at_once(128 + signal.SIGTERM)
+        raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def _raises_by_itself(number: int, handler: object) -> bool:
+    module = getattr(handler, "__module__", None) or ""
+    return number == signal.SIGTERM and module.startswith("prefect.")
 
 
 def drain(flow_run_id: UUID, timeout_s: float = 20.0) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -108,15 +108,20 @@ class RunProgress:
             said = f" ({note})" if note else ""
             self._console.print(f"{name}: {done}{said} in {time.monotonic() - started:.1f} s", highlight=False)
 
-    def begin(self, work: Task[..., Any], calls: Iterable[Sequence[Any]]) -> Begun:
-        """A task for each of its calls: looked up where all of it is on record, submitted where not."""
+    def begin(
+        self,
+        work: Task[..., Any],
+        calls: Iterable[Sequence[Any]],
+        submit: Callable[..., PrefectFuture[Any]] | None = None,
+    ) -> Begun:
+        """A task for each of its calls: looked up where all of it is on record, submitted (`submit`) where not."""
         started = time.monotonic()
         results: list[Any] = []
         futures: dict[PrefectFuture[Any], int] = {}
         for call in calls:
             results.append(known(work, *call))
             if results[-1] is NOTHING:
-                futures[work.submit(*call)] = len(results) - 1
+                futures[(submit or work.submit)(*call)] = len(results) - 1
         return Begun(results, futures, started)
 
     def end(self, name: str, begun: Begun) -> list[Any]:

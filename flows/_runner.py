@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from prefect import Flow
 from prefect.client.schemas.objects import State, StateType
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
-from flows._pending import note
 from flows._prefect import at_the_shell, drain
 from flows._summary import print_summary
-from models.run import RunContext, RunSummary
+from models.run import RunSummary
 from models.settings import Settings
 
-__all__ = ["finish", "run_all", "task_runner"]
+__all__ = ["finish", "run_all", "run_once", "task_runner"]
 
 
 def task_runner() -> Any:  # Prefect's own annotations of runner and flow do not fit each other
@@ -25,14 +24,8 @@ def task_runner() -> Any:  # Prefect's own annotations of runner and flow do not
     return ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)) + 2)
 
 
-def finish(
-    summary: RunSummary, run: RunContext, flow: Literal["reduce_year", "stack_target"], subject: object
-) -> State[RunSummary]:
-    """Final state of a flow: failed only when nothing useful is left; what was left out is in its message.
-
-    What waits for a catalogue is noted for `flows.retry_queries`.
-    """
-    note(run, flow, str(subject), summary)
+def finish(summary: RunSummary) -> State[RunSummary]:
+    """Final state of a flow: failed only when nothing useful is left; what was left out is in its message."""
     left_out = f"{summary.n_made} of {summary.n_asked} made, {len(summary.failures)} problems"
     if summary.failed and summary.n_asked:
         return State(type=StateType.FAILED, name="Failed", message=left_out, data=summary)
@@ -41,20 +34,24 @@ def finish(
     return State(type=StateType.COMPLETED, name=name, message=left_out, data=summary)
 
 
-def run_all(flow: Flow[..., Any], calls: Sequence[tuple[Any, ...]], settings: Settings) -> int:
-    """Run a flow for each of its calls, print what came of each, return the exit status."""
-    summaries = []
+def run_once(flow: Flow[..., Any], arguments: Sequence[Any], settings: Settings) -> RunSummary:
+    """Run a flow from the shell, print what came of it."""
     with at_the_shell(settings.workers):
-        for call in calls:
-            run: Callable[..., State[Any]] = flow
-            state = run(*call, return_state=True)
-            summary = state.result(raise_on_failure=False)
-            if not isinstance(summary, RunSummary):
-                raise summary if isinstance(summary, BaseException) else RuntimeError(state.message or state.name)
-            summaries.append(summary)
-            print_summary(summary, settings.roots)
-            if state.state_details.flow_run_id is not None:
-                drain(state.state_details.flow_run_id)
+        run: Callable[..., State[Any]] = flow
+        state = run(*arguments, return_state=True)
+        summary = state.result(raise_on_failure=False)
+        if not isinstance(summary, RunSummary):
+            raise summary if isinstance(summary, BaseException) else RuntimeError(state.message or state.name)
+        print_summary(summary, settings.roots)
+        if state.state_details.flow_run_id is not None:
+            drain(state.state_details.flow_run_id)
+    return summary
+
+
+def run_all(flow: Flow[..., Any], calls: Sequence[tuple[Any, ...]], settings: Settings) -> int:
+    """Run a flow for each of its calls, return the exit status."""
+    with at_the_shell(settings.workers):
+        summaries = [run_once(flow, call, settings) for call in calls]
     if any(summary.failed for summary in summaries):
         return STATUS_FAILED
     return STATUS_PENDING if any(summary.n_pending for summary in summaries) else STATUS_OK

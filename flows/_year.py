@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from prefect.runtime import flow_run
 
 from flows import STATUS_OK
 from flows._cli import say
@@ -24,13 +28,26 @@ from models.telescope import Telescope
 from tasks.calibration.tasks import master_bias, master_flat
 from tasks.core.errors import UserError
 from tasks.core.files import write_json
-from tasks.inventory import take_inventory
+from tasks.inventory import night_of, of_years, take_inventory
 from tasks.inventory.tasks import raw_inventory
 from tasks.photometry import gather_colour_terms
 from tasks.report import write_frames, write_schemas, year_rows
 from tasks.report.tasks import report_with_artifact
 
-__all__ = ["Masters", "colour_terms", "describe_years", "masters_of", "report_year", "science_frames", "year_inventory"]
+__all__ = [
+    "Masters",
+    "NoFramesError",
+    "colour_terms",
+    "describe_years",
+    "masters_of",
+    "nothing_yet",
+    "one_inventory",
+    "report_year",
+    "run_name",
+    "science_frames",
+    "this_year",
+    "year_inventory",
+]
 
 _FOLDERS = {
     "frame_stats": "qc",
@@ -40,13 +57,49 @@ _FOLDERS = {
 }
 
 
+_whole: ContextVar[Inventory | None] = ContextVar("inventory of all years", default=None)
+
+
+class NoFramesError(UserError):
+    """There are no raw frames of the year."""
+
+
+@contextmanager
+def one_inventory(run: RunContext) -> Iterator[Inventory]:
+    """Look at the raw tree once; every year that is reduced inside takes its part of that."""
+    inventory = raw_inventory(run.roots, run.telescope, None)
+    token = _whole.set(inventory)
+    try:
+        yield inventory
+    finally:
+        _whole.reset(token)
+
+
+def this_year(run: RunContext) -> int:
+    """Year of the night that began last, local noon to noon: in the morning of January 1 it is the old year."""
+    return int(night_of(datetime.now(UTC), run.telescope.site)[:4])
+
+
+def run_name() -> str:
+    """Name of a run of `reduce_year`."""
+    year = flow_run.parameters.get("year")
+    return f"reduce {year or 'this year'} {flow_run.parameters.get('telescope')}"
+
+
+def nothing_yet(year: int, run: RunContext, error: NoFramesError) -> RunSummary:
+    """What a nightly run outside of a campaign comes to."""
+    return RunSummary(
+        title=f"{year} {run.telescope.name}", n_asked=0, n_made=0, figures={"raw files": f"nothing to do: {error}"}
+    )
+
+
 def _refuse_empty(inventory: Inventory, year: int, run: RunContext) -> None:
     if inventory.frames or inventory.unusable:
         return
     everything = take_inventory(run.roots, run.telescope)
     years = sorted({frame.year for frame in everything.frames})
     there = f"years there: {', '.join(map(str, years))}" if years else "no raw frame of that telescope is there"
-    raise UserError(f"no raw frames of {year} for {run.telescope.name} under {run.roots.raw}; {there}")
+    raise NoFramesError(f"no raw frames of {year} for {run.telescope.name} under {run.roots.raw}; {there}")
 
 
 def year_inventory(year: int, run: RunContext, progress: RunProgress) -> Inventory:
@@ -54,13 +107,16 @@ def year_inventory(year: int, run: RunContext, progress: RunProgress) -> Invento
 
     Raises
     ------
-    UserError
+    NoFramesError
         If there is none; names the years there are.
+    UserError
+        If there is no raw tree.
     """
     if not run.roots.raw.is_dir():
         raise UserError(f"no raw frames: {run.roots.raw} is not a folder; give --raw-root (or OHP_RAW_ROOT)")
+    whole = _whole.get()
     with progress.stage("inventory", 1) as advance:
-        inventory = raw_inventory(run.roots, run.telescope, [year])
+        inventory = raw_inventory(run.roots, run.telescope, [year]) if whole is None else of_years(whole, [year])
         advance(f"{len(inventory.rows)} files")
     _refuse_empty(inventory, year, run)
     return inventory

@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from itertools import repeat
 
-from flows._cli import Command
+from flows._cli import REDUCE_SECTIONS, Command
 
 command = Command(
     "flows.reduce_year",
     __doc__ or "",
-    ("bias", "flat", "reduction", "quality", "astrometry", "photometry", "psf", "catalogs"),
+    REDUCE_SECTIONS,
 )
 command.add_refresh()
 command.parser.add_argument("years", type=int, nargs="+", metavar="YEAR", help="year of the nights, such as 2025")
@@ -28,6 +28,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows._frame import (
+    asked_beside,
     field_calls,
     frame_finish,
     frame_pixels,
@@ -37,29 +38,41 @@ from flows._frame import (
     surviving_places,
     surviving_records,
 )
+from flows._parameters import ReduceSettings, Refresh, TelescopeName, Year
+from flows._pending import noted
 from flows._run import a_run
 from flows._runner import finish, task_runner
-from flows._year import colour_terms, masters_of, report_year, science_frames, year_inventory
-from models.run import RunContext, RunSummary, Stage
-from models.settings import Settings
+from flows._year import (
+    NoFramesError,
+    colour_terms,
+    masters_of,
+    nothing_yet,
+    report_year,
+    run_name,
+    science_frames,
+    this_year,
+    year_inventory,
+)
+from models.run import RunContext, RunSummary
 
 
 @flow(
     name="reduce-year",
-    flow_run_name="reduce {year} {telescope}",
+    flow_run_name=run_name,
     description=__doc__,
     task_runner=task_runner(),
     persist_result=False,
 )
 def reduce_year(
-    year: int, telescope: str = "T120", settings: Settings | None = None, refresh: tuple[Stage, ...] = ()
+    year: Year = None, telescope: TelescopeName = "T120", settings: ReduceSettings = None, refresh: Refresh = ()
 ) -> State[RunSummary]:
     """Raw frames of a year to calibrated frames and four reports.
 
     Parameters
     ----------
     year
-        Year of the nights (local noon to noon).
+        Year of the nights (local noon to noon); None: that of the night that began last, and if there are no
+        raw frames of it, nothing is done.
     telescope
         Name of a telescope profile.
     settings
@@ -68,17 +81,24 @@ def reduce_year(
         Stages to run again whatever is on record.
     """
     run = RunContext.of(telescope, settings, refresh)
+    asked, year = year, year or this_year(run)
     with a_run(run, f"reduce {year} {telescope}") as progress:
-        inventory = year_inventory(year, run, progress)
+        try:
+            inventory = year_inventory(year, run, progress)
+        except NoFramesError as error:
+            if asked is not None:
+                raise
+            return finish(nothing_yet(year, run, error))
         science, unknown = science_frames(inventory, run)
 
-        asked = progress.begin(known_field, field_calls(science, run))
+        with asked_beside() as submit:
+            asking = progress.begin(known_field, field_calls(science, run), submit)
         masters = masters_of(inventory, run, progress)
         calls = zip(science, masters.biases(science), masters.flats(science), repeat(run))
         pixels = progress.each("reduce and measure", frame_pixels, calls)
         measured = surviving_records(pixels, science, run)
 
-        fields = progress.must_end("catalogues", asked)
+        fields = progress.must_end("catalogues", asking)
         places = progress.each("solve and calibrate", frame_place, zip(measured, repeat(fields), repeat(run)))
         placed = surviving_places(places, measured, run)
 
@@ -87,7 +107,7 @@ def reduce_year(
         records = surviving_frames(finished, placed, run)
 
         summary = report_year(year, inventory, masters, fields, [*records, *unknown], run)
-        return finish(summary, run, "reduce_year", year)
+        return finish(noted(summary, run, "reduce_year", str(year)))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from itertools import repeat
 
-from flows._cli import Command
+from flows._cli import STACK_SECTIONS, Command
 
 command = Command(
     "flows.stack_target",
     __doc__ or "",
-    ("astrometry", "scamp", "selection", "stack", "validation", "photometry", "psf", "catalogs"),
+    STACK_SECTIONS,
 )
 command.add_refresh()
 command.parser.add_argument(
@@ -31,11 +31,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows._group import align, frames_of_group, group_catalogs, report_group, select
+from flows._parameters import GroupName, Refresh, StackTargetSettings, TelescopeName
+from flows._pending import noted
 from flows._run import a_run
 from flows._runner import finish, task_runner
 from flows._stack import combine_filters, finish_filter
-from models.run import RunContext, RunSummary, Stage
-from models.settings import Settings
+from models.run import RunContext, RunSummary
 from models.target import find_target
 
 
@@ -47,7 +48,7 @@ from models.target import find_target
     persist_result=False,
 )
 def stack_target(
-    group: str, telescope: str = "T120", settings: Settings | None = None, refresh: tuple[Stage, ...] = ()
+    group: GroupName, telescope: TelescopeName = "T120", settings: StackTargetSettings = None, refresh: Refresh = ()
 ) -> State[RunSummary]:
     """Calibrated frames of a group to stacks, weights, PSFs, plots, reports and a page.
 
@@ -75,7 +76,7 @@ def stack_target(
         finished = progress.each("PSF and validation", finish_filter, calls)
 
         summary = report_group(target, frames, catalogs, alignment, selections, finished, run)
-        return finish(summary, run, "stack_target", target.name)
+        return finish(noted(summary, run, "stack_target", target.name))
 
 
 if __name__ == "__main__":

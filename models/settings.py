@@ -212,7 +212,11 @@ class CatalogSettings(Record):
 
     timeout_s: float = Field(60.0, gt=0, description="longest silence of a service within one request, s")
     job_timeout_s: float = Field(600.0, gt=0, description="limit of one asynchronous query, from asking to its end, s")
-    retries: int = Field(4, ge=0, description="further tries after a transient failure")
+    retries: int = Field(2, ge=0, description="further tries of a service after a passing failure, at each of 3 rounds")
+    patience_s: float = Field(
+        75.0, gt=0, description="a service that gives nothing but failures for so long is given up for the run, s"
+    )
+    interval_s: float = Field(1.0, ge=0, description="least time between two requests to one host, s")
     max_rows: int = Field(200_000, ge=1, description="rows at which an answer counts as truncated")
     gaia_limit: float = Field(20.5, description="faintest Gaia star asked for, G")
     references: Annotated[tuple[Reference, ...], NoDecode] = Field(

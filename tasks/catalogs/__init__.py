@@ -2,7 +2,7 @@
 
 from tasks.catalogs.cones import contains, covers, plan_cones, separation
 from tasks.catalogs.epoch import GAIA_EPOCH, at_epoch
-from tasks.catalogs.failures import MalformedError, TruncatedError
+from tasks.catalogs.failures import DownError, MalformedError, TruncatedError
 from tasks.catalogs.fetch import fetch_cone, stored_cone
 from tasks.catalogs.importing import farthest_row, import_catalog, read_catalog_file
 from tasks.catalogs.references import (
@@ -15,6 +15,7 @@ from tasks.catalogs.references import (
 from tasks.catalogs.store import find_cone, read_cone, store_cone, stored_cones
 
 __all__ = [
+    "DownError",
     "GAIA_EPOCH",
     "MalformedError",
     "PS1_SOUTH_DEG",

@@ -1,7 +1,7 @@
 """Why a catalogue service's answer is no answer.
 
 The first five are what one request to one service can end in; `tasks.catalogs.fetch` tries on and sums them up in one
-of the last three, which are what a stage sees.
+of the last four, which are what a stage sees.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from tasks.core.errors import StageError, TransientError
 __all__ = [
     "AnswerError",
     "BusyError",
+    "DownError",
     "MalformedAnswerError",
     "MalformedError",
     "RefusedError",
@@ -61,6 +62,10 @@ class TooManyRowsError(TruncatedAnswerError):
 
 class TruncatedError(StageError):
     """There are more rows than can be had: the cone has to be smaller or the limit larger."""
+
+
+class DownError(TransientError):
+    """Not to be had in this run: asking again in a minute is no use, running again later is."""
 
 
 class MalformedError(TransientError):

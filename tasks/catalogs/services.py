@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from astropy.table import Table, vstack
+from numpy.typing import NDArray
 
 from models.catalog import Cone
 from models.settings import CatalogSettings
@@ -33,9 +34,11 @@ from tasks.catalogs.failures import (
     TooManyRowsError,
     TruncatedAnswerError,
 )
+from tasks.catalogs.politeness import Turns, rest
 from tasks.catalogs.transport import TapTransport, guarded_session, plain_text
 from tasks.catalogs.votable import parse_votable
 from tasks.core.errors import StageError
+from tasks.core.tools import StoppedError
 
 __all__ = ["Answer", "MastService", "Service", "TapService", "VizierService", "adql", "service_for", "tiles"]
 
@@ -70,7 +73,8 @@ class Service(ABC):
         self.catalogue, self.url, self.settings, self.scratch = catalogue, url.rstrip("/"), settings, scratch
         # The widest answer, 50 columns of PS1 as text, is below 1.5 kB a row.
         self.max_bytes = (1 << 20) + 1500 * settings.max_rows
-        self.session = guarded_session(settings.timeout_s, self.max_bytes)
+        self.turns = Turns(scratch / "hosts", settings.interval_s)
+        self.session = guarded_session(settings.timeout_s, self.max_bytes, self.turns.request)
 
     @property
     def name(self) -> str:
@@ -87,7 +91,7 @@ class Service(ABC):
         """
         try:
             return self._ask(cone)
-        except AnswerError:
+        except (AnswerError, StoppedError):
             raise
         except Exception as error:  # astroquery's clients raise nearly anything for an unexpected answer
             _log.warning("unexpected answer of %s", self.name, exc_info=True)
@@ -213,7 +217,7 @@ class TapService(Service):
                 raise MalformedAnswerError(f"the job is in no known phase: {phase[:80]!r}")
             if time.monotonic() + pause > deadline:
                 raise BusyError(f"the job was still {phase} after {self.settings.job_timeout_s:g} s")
-            time.sleep(pause)
+            rest(pause)
             pause = min(pause * 1.5, longest)
 
 
@@ -230,9 +234,12 @@ _MAST_MAX_RADIUS = 0.5
 
 _MAST_PAGE = 50_000
 
+_FEW_CIRCLES = {3: 2.0 / math.sqrt(3.0), 4: math.sqrt(2.0)}
+"""Radius of the largest circle that so many unit circles cover."""
+
 
 def tiles(cone: Cone, radius: float) -> list[Cone]:
-    """Cones of at most `radius` (deg) that together cover `cone`, in hexagonal packing.
+    """Cones of at most `radius` (deg) that together cover `cone`: three or four if they do, else in hexagonal packing.
 
     Laid out in the plane tangent at the centre, where every distance is at least that on the sky.
     """
@@ -240,19 +247,26 @@ def tiles(cone: Cone, radius: float) -> list[Cone]:
         return [cone]
     if cone.radius > 20.0:
         raise StageError("catalogues", f"a cone of {cone.radius:.1f} deg is too large to ask for", "import a file")
-    step = math.sqrt(3.0) * radius * 0.999
-    reach = math.degrees(math.tan(math.radians(cone.radius))) + radius
-    n = int(reach / step) + 2
-    columns, rows = np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1))
-    x = (columns + 0.5 * (rows % 2)) * step
-    y = rows * step * math.sqrt(3.0) / 2.0
-    needed = np.hypot(x, y) < reach
+    reach = math.degrees(math.tan(math.radians(cone.radius)))
+    x: NDArray[np.floating[Any]]
+    y: NDArray[np.floating[Any]]
+    few = next((n for n, share in _FEW_CIRCLES.items() if reach <= share * 0.999 * radius), 0)
+    if few:
+        angle = np.arange(few) * 2.0 * math.pi / few
+        away = reach / 2.0 if few == 3 else reach / math.sqrt(2.0)
+        x, y = away * np.cos(angle), away * np.sin(angle)
+    else:
+        step = math.sqrt(3.0) * radius * 0.999
+        n = int((reach + radius) / step) + 2
+        columns, rows = np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1))
+        x = (columns + 0.5 * (rows % 2)) * step
+        y = rows * step * math.sqrt(3.0) / 2.0
+        needed = np.hypot(x, y) < reach + radius
+        x, y = x[needed], y[needed]
     a, d = math.radians(cone.ra), math.radians(cone.dec)
     east = np.array([-math.sin(a), math.cos(a), 0.0])
     north = np.array([-math.sin(d) * math.cos(a), -math.sin(d) * math.sin(a), math.cos(d)])
-    vectors = (
-        unit_vectors(cone.ra, cone.dec) + np.radians(x[needed])[:, None] * east + np.radians(y[needed])[:, None] * north
-    )
+    vectors = unit_vectors(cone.ra, cone.dec) + np.radians(x)[:, None] * east + np.radians(y)[:, None] * north
     ra, dec = to_degrees(vectors)
     return [Cone(ra=float(one), dec=float(two), radius=radius) for one, two in zip(ra, dec, strict=True)]
 

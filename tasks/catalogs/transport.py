@@ -10,6 +10,8 @@ import email.utils
 import io
 import re
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +28,12 @@ _PATIENCE = 10
 """A whole answer may take this many times the longest silence."""
 
 _BUSY = {408, 425, 429}
+
+Turn = Callable[[str], AbstractContextManager[None]]
+
+
+def _anybodys(host: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -57,10 +65,12 @@ class GuardedAdapter(HTTPAdapter):
         Longest wait for a connection, and for the next bytes.
     max_bytes
         Longest answer after decompression.
+    turn
+        Entered with the host's name for the time of each request.
     """
 
-    def __init__(self, silence_s: float, max_bytes: int) -> None:
-        self._silence_s, self._max_bytes = silence_s, max_bytes
+    def __init__(self, silence_s: float, max_bytes: int, turn: Turn = _anybodys) -> None:
+        self._silence_s, self._max_bytes, self._turn = silence_s, max_bytes, turn
         super().__init__(max_retries=0)
 
     def send(
@@ -84,10 +94,27 @@ class GuardedAdapter(HTTPAdapter):
             Any other 4xx, no valid certificate, or an address that is none.
         """
         patience = (min(self._silence_s, 30.0), self._silence_s)
+        with self._turn(urlsplit(str(request.url)).netloc):
+            response, body = self._exchange(request, patience, verify, cert, proxies)
+        response._content = body  # what `requests` itself would have set after reading
+        response._content_consumed = True
+        status = response.status_code
+        if status in _BUSY or status >= 500:
+            raise BusyError(
+                f"HTTP {status} {response.reason}: {plain_text(body)}".rstrip(": "),
+                _retry_after(response.headers.get("Retry-After")),
+            )
+        if status >= 400:
+            raise RefusedError(f"HTTP {status} {response.reason}: {plain_text(body)}".rstrip(": "))
+        return response
+
+    def _exchange(
+        self, request: requests.PreparedRequest, patience: tuple[float, float], verify: Any, cert: Any, proxies: Any
+    ) -> tuple[requests.Response, bytes]:
         try:
             response = super().send(request, True, patience, verify, cert, proxies)
             try:
-                body = self._read(response)
+                return response, self._read(response)
             finally:
                 response.close()
         except (urllib3.exceptions.DecodeError, requests.exceptions.ContentDecodingError) as error:
@@ -100,17 +127,6 @@ class GuardedAdapter(HTTPAdapter):
             raise BusyError(f"no connection or connection lost: {_cause(error)}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise BusyError(f"connection lost: {_cause(error)}") from error
-        response._content = body  # what `requests` itself would have set after reading
-        response._content_consumed = True
-        status = response.status_code
-        if status in _BUSY or status >= 500:
-            raise BusyError(
-                f"HTTP {status} {response.reason}: {plain_text(body)}".rstrip(": "),
-                _retry_after(response.headers.get("Retry-After")),
-            )
-        if status >= 400:
-            raise RefusedError(f"HTTP {status} {response.reason}: {plain_text(body)}".rstrip(": "))
-        return response
 
     def _read(self, response: requests.Response) -> bytes:
         deadline = time.monotonic() + _PATIENCE * self._silence_s
@@ -137,12 +153,12 @@ def _cause(error: BaseException) -> str:
     return (str(inner) or type(inner).__name__)[:200]
 
 
-def guarded_session(silence_s: float, max_bytes: int) -> requests.Session:
+def guarded_session(silence_s: float, max_bytes: int, turn: Turn = _anybodys) -> requests.Session:
     """A session whose every request goes through `GuardedAdapter`."""
     session = requests.Session()
     session.max_redirects = 5
     for scheme in ("http://", "https://"):
-        session.mount(scheme, GuardedAdapter(silence_s, max_bytes))
+        session.mount(scheme, GuardedAdapter(silence_s, max_bytes, turn))
     return session
 
 

@@ -39,6 +39,15 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_worker)
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    threading.Thread(target=_end_with_flow, daemon=True).start()
+
+
+def _end_with_flow() -> None:
+    """End when the process that made the pool is gone: a worker's own parent is the fork server, which lives on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        _end_worker(0, None)
 
 
 def configure_pool(workers: int) -> None:

@@ -67,18 +67,35 @@ def _coordinate_name(ra: float, dec: float) -> str:
     return f"J{hours}{degrees}"
 
 
+def _known_near(ra: float, dec: float, known: Sequence[Cone], radius: float, margin: float) -> tuple[float, float]:
+    """Centre of the known cone nearest to a position, if it is within the margin and wide enough; else the position."""
+    near = [
+        (apart, cone.ra, cone.dec)
+        for cone in known
+        if cone.radius >= radius and (apart := float(separation(ra, dec, cone.ra, cone.dec))) < margin
+    ]
+    return min(near)[1:] if near else (round(ra, 4) % 360.0, round(dec, 4))
+
+
 def plan_fields(
     frames: Sequence[RawFrame],
     targets: Mapping[str, Target],
     telescope: Telescope,
     astrometry: AstrometrySettings,
     selection: SelectionSettings,
+    known: Sequence[Cone] = (),
 ) -> tuple[Field, ...]:
     """Fields that cover what the headers' positions and objects of science frames say.
 
     A header position near a target group, or an OBJECT that names one, gives the group's field; other
     positions are gathered into fields of their own (greedily, the first of a heap is its centre). Frames
     that say nothing give no field: they are searched in all of them.
+
+    Parameters
+    ----------
+    known
+        Cones whose catalogues are at hand. A field of positions is laid on one of them where it would do as well:
+        what was asked for one year's pointings serves the next year's, a little beside them.
 
     Returns
     -------
@@ -110,9 +127,10 @@ def plan_fields(
                 count[field.name] += 1
                 break
         else:
-            name = _coordinate_name(frame.ra, frame.dec)
             radius = _rounded_up(_half_diagonal_deg(telescope) + 2 * astrometry.cone_margin_deg)
-            fields[name] = Field(name=name, cone=Cone(ra=round(frame.ra, 4), dec=round(frame.dec, 4), radius=radius))
+            ra, dec = _known_near(frame.ra, frame.dec, known, radius, astrometry.cone_margin_deg)
+            name = _coordinate_name(ra, dec)
+            fields[name] = Field(name=name, cone=Cone(ra=ra, dec=dec, radius=radius))
             count[name] += 1
     return tuple(fields[name] for name, _ in sorted(count.items(), key=lambda item: (-item[1], item[0])))
 

@@ -3,7 +3,7 @@
 from tasks.inventory.classify import classify
 from tasks.inventory.filters import canonical_filter, filter_in_name
 from tasks.inventory.headers import read_header
-from tasks.inventory.inventory import take_inventory
+from tasks.inventory.inventory import of_years, take_inventory
 from tasks.inventory.observing import night_of, sun_altitude
 from tasks.inventory.scan import count_raw_files
 
@@ -13,6 +13,7 @@ __all__ = [
     "count_raw_files",
     "filter_in_name",
     "night_of",
+    "of_years",
     "read_header",
     "sun_altitude",
     "take_inventory",

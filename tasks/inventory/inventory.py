@@ -22,7 +22,7 @@ from tasks.inventory.headers import STAGE, Header, integer, number, read_header,
 from tasks.inventory.observing import night_of, sexagesimal, start_of_exposure
 from tasks.inventory.scan import Found, scan
 
-__all__ = ["take_inventory"]
+__all__ = ["of_years", "take_inventory"]
 
 _KELVIN = 273.15
 
@@ -99,7 +99,7 @@ def take_inventory(
     for file in files:
         _examine(file, telescope, others)
     if years is not None:
-        files = [file for file in files if _of_years(file, years)]
+        files = [file for file in files if _belongs(file.facts.night, file.found.relative, years)]
     usable = sorted((file for file in files if file.verdict.kind != "junk"), key=_order)
     frames = _frames(usable, roots, telescope, progress)
     return Inventory(
@@ -109,12 +109,27 @@ def take_inventory(
     )
 
 
-def _of_years(file: _File, years: Collection[int]) -> bool:
-    """Whether to list the file among these years; without a date the years in its path tell, if there are any."""
-    if file.facts.night is not None:
-        return int(file.facts.night[:4]) in years
-    named = {int(year) for year in re.findall(r"(?<!\d)((?:19|20)\d\d)", file.found.relative)}
+def _named_years(path: str) -> set[int]:
+    return {int(year) for year in re.findall(r"(?<!\d)((?:19|20)\d\d)", path)}
+
+
+def _belongs(night: str | None, path: str, years: Collection[int]) -> bool:
+    """Whether to list a file among these years; without a date the years in its path tell, if there are any."""
+    if night is not None:
+        return int(night[:4]) in years
+    named = _named_years(path)
     return not named or not named.isdisjoint(years)
+
+
+def of_years(inventory: Inventory, years: Collection[int]) -> Inventory:
+    """The part of an inventory that `take_inventory` gives for these years alone."""
+    rows = tuple(row for row in inventory.rows if _belongs(row.night, row.path, years))
+    here = {row.path for row in rows}
+    return Inventory(
+        frames=tuple(frame for frame in inventory.frames if frame.path in here),
+        rows=rows,
+        unusable=tuple(failure for failure in inventory.unusable if failure.file in here),
+    )
 
 
 def _order(file: _File) -> tuple[datetime, str]:

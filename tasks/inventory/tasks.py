@@ -16,7 +16,10 @@ __all__ = ["raw_inventory"]
 
 @task(name="inventory", task_run_name="inventory {telescope.name}", persist_result=False)
 def raw_inventory(
-    roots: Roots, telescope: Telescope, years: Sequence[int], progress: Callable[[int, int], None] | None = None
+    roots: Roots,
+    telescope: Telescope,
+    years: Sequence[int] | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Inventory:
-    """Classify the raw files of some years."""
+    """Classify the raw files of some years; None: of all."""
     return take_inventory(roots, telescope, years, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,6 +99,12 @@ def write_frames(records: Sequence[FrameRecord], folder: Path) -> None:
     write_json(folder / FRAMES_FILE, [record.compact() for record in records])
 
 
+@functools.lru_cache(maxsize=32)
+def _frames(path: Path, identity: tuple[int, ...]) -> tuple[FrameRecord, ...]:
+    """Records of one file; a release of forty groups reads it once."""
+    return tuple(FrameRecord.model_validate(entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+
+
 def read_years(roots: Roots, telescope: Telescope) -> dict[int, tuple[FrameRecord, ...]]:
     """Records of every year that was reduced for a telescope.
 
@@ -110,8 +117,8 @@ def read_years(roots: Roots, telescope: Telescope) -> dict[int, tuple[FrameRecor
     for path in sorted(roots.data.glob(f"[0-9][0-9][0-9][0-9]/{telescope.name}/{FRAMES_FILE}")):
         year = int(path.parent.parent.name)
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-            years[year] = tuple(FrameRecord.model_validate(entry) for entry in entries)
+            status = path.stat()
+            years[year] = _frames(path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
         except (OSError, ValueError, ValidationError) as error:
             raise StageError(
                 "report", f"{path} cannot be read: {error}", f"run python -m flows.reduce_year {year} again"

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -51,12 +52,15 @@ class Archive:
         What was asked (not the polling).
     requests
         Every request line.
+    spans
+        Beginning and end of every POST, monotonic seconds.
     """
 
     def __init__(self, table: Table) -> None:
         self.table, self.moods, self.where = table, ["answer"], "result"
         self.questions: list[str] = []
         self.requests: list[str] = []
+        self.spans: list[tuple[float, float]] = []
         self.jobs: dict[str, tuple[str, str, int]] = {}
         self.page_limit: int | None = None
         self.columns_limit: int | None = None
@@ -152,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"429": {"Retry_After": "7"}, "429 long": {"Retry_After": "86400"}}.get(mood, {})
             self._send(f"<html><b>error {mood}</b></html>".encode(), STATUSES[mood], "text/html", **headers)
         elif mood == "stall":
-            self.archive.released.wait(10)
+            self.archive.released.wait(200)
             self._hang_up()
         elif mood == "drop":
             self._hang_up()
@@ -197,6 +201,13 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def do_POST(self) -> None:
+        began = time.monotonic()
+        try:
+            self._post()
+        finally:
+            self.archive.spans.append((began, time.monotonic()))
+
+    def _post(self) -> None:
         archive, body, path = self.archive, self._body(), urlsplit(self.path).path
         archive.requests.append(f"POST {self.path}")
         if path.endswith("/async"):

@@ -76,7 +76,7 @@ def test_a_southern_zero_point_is_the_truth_and_says_on_what_it_rests(
             gaia_urls=(archive.tap + "/sync",),
             refcat2_urls=(archive.vizier,),
             ps1_urls=(archive.mast,),
-            catalogs={"references": ("ps1", name)},
+            catalogs={"references": ("ps1", name), "interval_s": 0.0},
         )
         reference = photometric_reference(asked, roots, settings)
         stored = fetch_cone(reference, asked, roots, settings)

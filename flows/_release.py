@@ -1,0 +1,133 @@
+"""The parts of `build_release`: which years and groups there are, and what became of each."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefect.client.schemas.objects import State
+
+from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
+from flows._cli import say
+from flows._group import describe_groups, groups_seen
+from flows._way import as_failure
+from flows._year import describe_years
+from models.frame import FrameFailure
+from models.inventory import Inventory
+from models.run import RunContext, RunSummary
+from models.settings import Settings
+from models.telescope import Telescope
+from tasks.core.errors import UserError
+from tasks.inventory import take_inventory
+from tasks.report import write_index_page
+
+__all__ = ["Part", "describe_release", "exit_status", "part", "release_summary", "years_of"]
+
+
+class Part:
+    """A year or a group of the release, and what became of it."""
+
+    def __init__(self, name: str, stage: str, outcome: RunSummary | FrameFailure) -> None:
+        self.name, self.stage, self.outcome = name, stage, outcome
+
+    @property
+    def failure(self) -> FrameFailure | None:
+        """Why nothing came of it; None if something did, or if there is only too little to stack."""
+        if isinstance(self.outcome, FrameFailure):
+            return self.outcome
+        if not self.outcome.failed or all(each.stage == "selection" for each in self.outcome.failures):
+            return None
+        worst = [each for each in self.outcome.failures if each.stage != "selection"]
+        return FrameFailure(
+            file=self.name,
+            stage=self.stage,
+            reason=f"nothing was made; {len(worst)} problems, the first: {worst[0].reason}",
+            remedy=worst[0].remedy,
+        )
+
+    @property
+    def pending(self) -> int:
+        """How much of it waits for a catalogue."""
+        return self.outcome.n_pending if isinstance(self.outcome, RunSummary) else int(self.outcome.pending)
+
+    @property
+    def told(self) -> str:
+        """It in a line."""
+        if isinstance(self.outcome, FrameFailure):
+            return f"failed: {self.outcome.reason}"
+        made, asked = self.outcome.n_made, self.outcome.n_asked
+        what = "frames calibrated" if self.stage == "reduce-year" else "stacks"
+        left_out = Counter(each.pending for each in self.outcome.failures)
+        notes = [f"{self.pending} pending"] if self.pending else []
+        notes += [f"{left_out[False]} left out or incomplete"] if left_out[False] else []
+        return f"{made} of {asked} {what}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def years_of(inventory: Inventory, run: RunContext) -> list[int]:
+    """Years of the usable raw frames.
+
+    Raises
+    ------
+    UserError
+        If there are none.
+    """
+    years = sorted({frame.year for frame in inventory.frames})
+    if not years:
+        raise UserError(f"no raw frames of {run.telescope.name} under {run.roots.raw}; give --raw-root or OHP_RAW_ROOT")
+    return years
+
+
+def part(name: str, stage: str, run: RunContext, work: Callable[[], State[Any]]) -> Part:
+    """Run a year or a group; whatever happens to it, the others have their turn.
+
+    Raises
+    ------
+    StoppedError
+        If the run is being stopped.
+    """
+    outcome = work().result(raise_on_failure=False)
+    if isinstance(outcome, RunSummary):
+        return Part(name, stage, outcome)
+    if isinstance(outcome, UserError):
+        again = f"python -m flows.{stage.replace('-', '_')} {name} says more"
+        return Part(name, stage, FrameFailure(file=name, stage=stage, reason=str(outcome), remedy=again))
+    error = outcome if isinstance(outcome, BaseException) else RuntimeError(f"{stage} gave no summary")
+    return Part(name, stage, as_failure(error, name, stage, run.roots))
+
+
+def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
+    """The index page over all groups, and the release in numbers."""
+    index = write_index_page(run.roots)
+    failures = tuple(each.failure for each in parts if each.failure is not None)
+    return RunSummary(
+        title=f"release {run.telescope.name}",
+        n_asked=len(parts),
+        n_made=len(parts) - len(failures),
+        n_pending=sum(each.pending for each in parts),
+        failures=failures,
+        figures={each.name: each.told for each in parts},
+        files=(index.relative_to(run.roots.data).as_posix(),),
+    )
+
+
+def exit_status(summary: RunSummary) -> int:
+    """Failed where a year or group is missing, although the others were made."""
+    if summary.failures:
+        return STATUS_FAILED
+    return STATUS_PENDING if summary.n_pending else STATUS_OK
+
+
+def describe_release(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
+    """What building the release would do, as far as it is known before the frames are solved; writes nothing."""
+    run = RunContext.of(telescope.name, settings)
+    years = years_of(take_inventory(run.roots, telescope), run)
+    status = describe_years(argparse.Namespace(years=years), settings, telescope)
+    groups = groups_seen(run)
+    if not groups:
+        say("groups: not known before the frames are solved")
+        return status
+    return max(
+        status, describe_groups(argparse.Namespace(groups=[group.name for group in groups]), settings, telescope)
+    )
