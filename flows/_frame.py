@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from functools import partial
 from typing import Any
 
 from prefect import task
@@ -251,16 +250,19 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     reference: Catalogue | None = None
     if bands["ps1"]:
         reference = ps1_way.step(photometric_reference, field.cone, run.roots, settings)
+
+    def ask_reference() -> StoredCone | None:
+        return ps1_way.step(_cone, reference, field.cone, run) if reference is not None else None
+
     with ThreadPoolExecutor(1) as beside:
         # Both at once: they are other services, and what a dead one costs shall not come twice.
-        ask_reference = partial(copy_context().run, ps1_way.step, _cone, reference, field.cone, run)
-        asked = beside.submit(ask_reference) if reference else None
+        asked = beside.submit(copy_context().run, ask_reference)
         gaia = gaia_way.step(_cone, "gaia", field.cone, run) if bands["gaia"] else None
         if settings.astrometry_index_dir is not None:
             index = gaia_way.step(installed_index, settings.astrometry_index_dir)
         else:
             index = gaia_way.step(index_of_cone, gaia, run.roots, run.telescope) if gaia is not None else None
-        ps1: StoredCone | None = asked.result() if asked else None
+        ps1 = asked.result()
     ways: list[tuple[Catalogue | None, Way]] = [("gaia", gaia_way), (reference, ps1_way)]
     return FieldCatalogs(
         field=field,
