@@ -42,7 +42,12 @@ def test_the_forms_offer_lists_and_help(installation):
 
 
 def test_deployments_run_alone_and_on_time(installation):
-    crons = {"reduce-year": ["0 9 * * *"], "stack-target": [], "build-release": ["0 12 * * SUN"]}
+    crons = {
+        "reduce-year": ["0 9 * * *"],
+        "stack-target": [],
+        "build-release": ["0 12 * * SUN"],
+        "retry-queries": ["30 */2 * * *"],
+    }
     for name, expected in crons.items():
         deployment = installation.deployment(name)
         assert deployment["global_concurrency_limit"]["limit"] == 1
@@ -56,6 +61,12 @@ def test_a_year_without_frames_is_no_failure_of_the_nightly_run(installation):
     state = installation.end_of(installation.begin("reduce-year"))
     assert state["name"] == "Completed"
     assert "no raw frames of" in state["message"]
+
+
+def test_nothing_pending_takes_no_time(installation):
+    run = installation.begin("retry-queries")
+    assert installation.end_of(run)["name"] == "NothingPending"
+    assert installation.get(f"/flow_runs/{run}")["total_run_time"] < 5
 
 
 def test_starting_twice_does_nothing(installation):
