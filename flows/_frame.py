@@ -7,6 +7,7 @@ becomes part of its record; it never stops the others.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from prefect.utilities.callables import get_call_parameters
 from flows._way import Way, as_failure, stages
 from models.base import Record
 from models.catalog import Catalogue, Cone, StoredCone
-from models.field import Field, FieldCatalogs
+from models.field import Field, FieldCatalogs, Question
 from models.frame import (
     CalibratedFrame,
     ColourTerm,
@@ -34,6 +35,7 @@ from models.frame import (
     SolvedFrame,
 )
 from models.run import RunContext
+from models.telescope import Telescope
 from tasks.astrometry import installed_index
 from tasks.astrometry.tasks import index_of_cone, solved_frame
 from tasks.calibration.tasks import reduced_frame
@@ -117,7 +119,7 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
         return record
     with stages(run):
         if calibrated is not None:
-            telescope = run.telescope.with_colour_terms({term.filter: term.term for term in terms})
+            telescope = _with_terms(run.telescope, tuple(terms))
             if telescope != run.telescope:
                 calibrated = way.step(
                     calibrated_frame, calibrated.solved, placed.ps1, run.roots, telescope, run.settings.photometry
@@ -132,6 +134,12 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
         published = publishing.step(published_frame, record, run.roots)
     failures = record.failures + tuple(publishing.failures)
     return record.model_copy(update={"published": published, "failures": failures})
+
+
+@functools.lru_cache(maxsize=8)
+def _with_terms(telescope: Telescope, terms: tuple[ColourTerm, ...]) -> Telescope:
+    """The year's profile: one object for all its frames, which spares each of their keys a look at every band."""
+    return telescope.with_colour_terms({term.filter: term.term for term in terms})
 
 
 def surviving_records(results: Sequence[Any], raws: Sequence[RawFrame], run: RunContext) -> list[FrameRecord]:
@@ -236,12 +244,6 @@ def _cone(catalogue: Catalogue, cone: Cone, run: RunContext) -> StoredCone:
     return result
 
 
-def _reference(way: Way, field: Field, run: RunContext) -> StoredCone | None:
-    """The photometric reference of a field."""
-    name: Catalogue | None = way.step(photometric_reference, field.cone, run.roots, run.settings)
-    return way.step(_cone, name, field.cone, run) if name is not None else None
-
-
 @task(name="field", task_run_name="catalogues of {field.name}", persist_result=False)
 def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> FieldCatalogs:
     """Ask the catalogues for a field and build its index; what could not be had is said.
@@ -253,17 +255,34 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     """
     settings = run.settings
     gaia_way, ps1_way = Way("gaia", run.roots), Way("ps1", run.roots)
+    reference: Catalogue | None = None
+    if bands["ps1"]:
+        reference = ps1_way.step(photometric_reference, field.cone, run.roots, settings)
+
+    def ask_reference() -> StoredCone | None:
+        return ps1_way.step(_cone, reference, field.cone, run) if reference is not None else None
+
     with ThreadPoolExecutor(1) as beside:
         # Both at once: they are other services, and what a dead one costs shall not come twice.
-        asked = beside.submit(copy_context().run, _reference, ps1_way, field, run) if bands["ps1"] else None
+        asked = beside.submit(copy_context().run, ask_reference)
         gaia = gaia_way.step(_cone, "gaia", field.cone, run) if bands["gaia"] else None
         if settings.astrometry_index_dir is not None:
             index = gaia_way.step(installed_index, settings.astrometry_index_dir)
         else:
             index = gaia_way.step(index_of_cone, gaia, run.roots, run.telescope) if gaia is not None else None
-        ps1 = asked.result() if asked is not None else None
+        ps1 = asked.result()
+    ways: list[tuple[Catalogue | None, Way]] = [("gaia", gaia_way), (reference, ps1_way)]
     return FieldCatalogs(
-        field=field, gaia=gaia, ps1=ps1, index=index, failures=tuple(gaia_way.failures + ps1_way.failures)
+        field=field,
+        gaia=gaia,
+        ps1=ps1,
+        index=index,
+        failures=tuple(gaia_way.failures + ps1_way.failures),
+        unanswered=tuple(
+            Question(catalogue=catalogue, cone=field.cone)
+            for catalogue, way in ways
+            if catalogue is not None and any(failure.pending for failure in way.failures)
+        ),
     )
 
 

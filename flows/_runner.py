@@ -15,7 +15,6 @@ from flows._prefect import at_the_shell, drain
 from flows._summary import print_summary
 from models.run import RunSummary
 from models.settings import Settings
-from models.telescope import Telescope
 
 __all__ = ["finish", "run_all", "run_once", "task_runner"]
 
@@ -49,10 +48,10 @@ def run_once(flow: Flow[..., Any], arguments: Sequence[Any], settings: Settings)
     return summary
 
 
-def run_all(flow: Flow[..., Any], subjects: Sequence[Any], settings: Settings, telescope: Telescope) -> int:
-    """Run a flow for each subject, print what came of each, return the exit status."""
+def run_all(flow: Flow[..., Any], calls: Sequence[tuple[Any, ...]], settings: Settings) -> int:
+    """Run a flow for each of its calls, return the exit status."""
     with at_the_shell(settings.workers):
-        summaries = [run_once(flow, (subject, telescope.name, settings), settings) for subject in subjects]
+        summaries = [run_once(flow, call, settings) for call in calls]
     if any(summary.failed for summary in summaries):
         return STATUS_FAILED
     return STATUS_PENDING if any(summary.n_pending for summary in summaries) else STATUS_OK

@@ -98,3 +98,34 @@ def test_one_thread_parses_at_a_time(monkeypatch):
         digests = list(threads.map(code_digest, modules * 4))
     assert digests == digests[:4] * 4
     assert most == 1
+
+
+def test_every_cached_task_can_be_refreshed_by_its_name():
+    import importlib
+    import pkgutil
+
+    from prefect import Task
+
+    import tasks
+    from models.run import STAGES
+    from tasks.core.records import stage_of
+
+    names = []
+    for package in pkgutil.iter_modules(tasks.__path__, "tasks."):
+        if importlib.util.find_spec(f"{package.name}.tasks") is None:
+            continue
+        module = importlib.import_module(f"{package.name}.tasks")
+        names += [
+            stage_of(each.cache_policy.key(each.name, {}))
+            for each in vars(module).values()
+            if isinstance(each, Task) and isinstance(each.cache_policy, cache.ByContent)
+        ]
+    assert sorted(names) == sorted(STAGES)
+
+
+def test_a_default_is_the_same_key_as_the_value_that_a_form_sends():
+    from models.settings import FlatSettings
+
+    sent = FlatSettings.model_validate_json(FlatSettings().model_dump_json())
+    assert cache._canonical(sent) == cache._canonical(FlatSettings())
+    assert repr(cache._canonical(sent)) == repr(cache._canonical(FlatSettings()))
