@@ -39,6 +39,7 @@ def test_products_are_found_wherever_they_are():
 def forget():
     cache._code_digest.cache_clear()
     cache._source_of.cache_clear()
+    cache._handed_on.cache_clear()
 
 
 @pytest.fixture
@@ -74,6 +75,23 @@ def test_code_that_it_imports_counts(module):
     alone = module("def f(x):\n    return x\n")
     with_units = module("from tasks.core.fitsio import write_fits\n\ndef f(x):\n    return x\n")
     assert alone != with_units
+
+
+def test_who_reads_a_catalogue_does_not_depend_on_how_it_is_fetched(module):
+    def modules(name: str) -> set[str]:
+        seen, waiting = set(), [name]
+        while waiting:
+            each = waiting.pop()
+            if each in seen or (source := cache._source_of(each)) is None:
+                continue
+            seen.add(each)
+            waiting += [other for other in source[1] if other.startswith("tasks.")]
+        return seen
+
+    solving = modules("tasks.astrometry.plate")
+    assert "tasks.catalogs.store" in solving
+    assert "tasks.astrometry.fitting" in solving
+    assert not solving & {"tasks.catalogs.services", "tasks.catalogs.fetch", "tasks.astrometry.alignment"}
 
 
 def test_one_thread_parses_at_a_time(monkeypatch):
