@@ -12,6 +12,7 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
+from flows._lost import noted
 from flows._prefect import running, stopping_at_once
 from flows._progress import RunProgress, artifact_key
 from models.base import Roots
@@ -37,6 +38,7 @@ def a_run(run: RunContext, title: str) -> Iterator[RunProgress]:
         _log.info("removed %d unfinished files of runs that were killed", len(removed))
     before = size(run.roots)
     with (
+        noted(run.roots),
         recording(run.roots, run.refresh, run.started),
         running(run.settings.workers),
         stopping_at_once(),

@@ -14,6 +14,7 @@ from functools import partial
 from flows._cli import ALL_SECTIONS, Command
 
 command = Command("flows.build_release", __doc__ or "", ALL_SECTIONS)
+command.add_refresh()
 if __name__ == "__main__":
     command.begin()  # --help and mistakes end here, before Prefect's seconds of import
     from flows._prefect import begin
@@ -24,6 +25,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows._group import groups_seen
+from flows._lost import noted
 from flows._parameters import AllSettings, Refresh, TelescopeName
 from flows._prefect import running, stopping_at_once, without_heartbeat
 from flows._release import part, release_summary, years_of
@@ -51,7 +53,7 @@ def build_release(
     """
     run = RunContext.of(telescope, settings, refresh)
     common = (telescope, run.settings, run.refresh)
-    with running(run.settings.workers), stopping_at_once(), without_heartbeat():
+    with noted(run.roots), running(run.settings.workers), stopping_at_once(), without_heartbeat():
         with one_inventory(run) as inventory:
             years = [
                 part(str(year), "reduce-year", run, partial(reduce_year, year, *common, return_state=True))
@@ -70,8 +72,5 @@ if __name__ == "__main__":
 
     if command.args.dry_run:
         sys.exit(command.run(describe_release))
-    sys.exit(
-        command.run(
-            lambda args, settings, telescope: exit_status(run_once(build_release, (telescope.name, settings), settings))
-        )
-    )
+    call = (command.telescope.name, command.settings, tuple(command.args.refresh))
+    sys.exit(command.run(lambda args, settings, telescope: exit_status(run_once(build_release, call, settings))))
