@@ -80,7 +80,7 @@ def main() -> int:
 
     settings = Settings(data_root=roots_root, raw_root=raw_root, workers=arguments.workers)
     telescope = load_telescope(arguments.telescope, roots_root)
-    prepare(settings.roots)
+    prepare(settings)
 
     import flows.build_release
     import flows.reduce_year
@@ -116,7 +116,8 @@ def main() -> int:
         for flow, subjects in ((flows.reduce_year.reduce_year, years), (flows.stack_target.stack_target, groups)):
             begun = time.perf_counter()
             if subjects:
-                status = max(status, run_all(flow, subjects, settings, telescope))
+                calls = [(subject, telescope.name, settings) for subject in subjects]
+                status = max(status, run_all(flow, calls, settings))
                 seconds[flow.name] = time.perf_counter() - begun
         if arguments.release:
             begun = time.perf_counter()

@@ -97,7 +97,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     roots = Roots(data=args.root.resolve(), raw=args.root.resolve() / "raw")
-    prepare(roots)
+    from models.settings import Settings
+
+    prepare(Settings(data_root=roots.data, raw_root=roots.raw))
     from bench.processes import cpu_of_tree
     from flows._prefect import at_the_shell
 
