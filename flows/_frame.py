@@ -117,7 +117,9 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
         return record
     with stages(run):
         if calibrated is not None:
-            telescope = run.telescope.with_colour_terms({term.filter: term.term for term in terms})
+            # Only its own: another filter's term is no reason to calibrate this frame again.
+            own = {term.filter: term.term for term in terms if term.filter == record.raw.filter}
+            telescope = run.telescope.with_colour_terms(own)
             if telescope != run.telescope:
                 calibrated = way.step(
                     calibrated_frame, calibrated.solved, placed.ps1, run.roots, telescope, run.settings.photometry

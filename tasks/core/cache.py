@@ -113,7 +113,8 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, FileRef):
         return {"file": value.digest}
     if isinstance(value, BaseModel):
-        return {name: _canonical(getattr(value, name)) for name in type(value).model_fields}
+        left_out: frozenset[str] = getattr(type(value), "outside_keys", frozenset())
+        return {name: _canonical(getattr(value, name)) for name in type(value).model_fields if name not in left_out}
     if isinstance(value, dict):
         return {str(key): _canonical(item) for key, item in sorted(value.items())}
     if isinstance(value, (list, tuple)):
