@@ -4,7 +4,7 @@ PY := .venv/bin/python
 # The data root: make server ROOT=/data/ohp, or OHP_DATA_ROOT.
 AT := $(if $(ROOT),--root $(ROOT))
 
-.PHONY: help setup demo test test-long test-server check lint lock measured clean-demo server worker deploy
+.PHONY: help setup demo test test-long test-server check lint lock measured clean-demo server worker deploy bench
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -40,6 +40,9 @@ lint: setup  ## formatting, rules, types, import contracts
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+bench: setup  ## benchmarks, goal beside each figure; written to bench/results.json (SUBJECTS="startup nothing" for some)
+	@$(PY) -m bench $(SUBJECTS)
 
 measured: setup  ## measure the demo's products against the simulated truth, write docs/measured.md
 	@$(PY) -m scripts.measure --root demo --write docs/measured.md

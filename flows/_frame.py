@@ -7,6 +7,7 @@ becomes part of its record; it never stops the others.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from models.frame import (
     SolvedFrame,
 )
 from models.run import RunContext
+from models.telescope import Telescope
 from tasks.astrometry import installed_index
 from tasks.astrometry.tasks import index_of_cone, solved_frame
 from tasks.calibration.tasks import reduced_frame
@@ -117,9 +119,13 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
         return record
     with stages(run):
         if calibrated is not None:
+<<<<<<< HEAD
             # Only its own: another filter's term is no reason to calibrate this frame again.
             own = {term.filter: term.term for term in terms if term.filter == record.raw.filter}
             telescope = run.telescope.with_colour_terms(own)
+=======
+            telescope = _with_terms(run.telescope, tuple(terms))
+>>>>>>> main
             if telescope != run.telescope:
                 calibrated = way.step(
                     calibrated_frame, calibrated.solved, placed.ps1, run.roots, telescope, run.settings.photometry
@@ -134,6 +140,12 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
         published = publishing.step(published_frame, record, run.roots)
     failures = record.failures + tuple(publishing.failures)
     return record.model_copy(update={"published": published, "failures": failures})
+
+
+@functools.lru_cache(maxsize=8)
+def _with_terms(telescope: Telescope, terms: tuple[ColourTerm, ...]) -> Telescope:
+    """The year's profile: one object for all its frames, which spares each of their keys a look at every band."""
+    return telescope.with_colour_terms({term.filter: term.term for term in terms})
 
 
 def surviving_records(results: Sequence[Any], raws: Sequence[RawFrame], run: RunContext) -> list[FrameRecord]:

@@ -15,6 +15,7 @@ from uuid import UUID
 from prefect import Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.futures import PrefectFuture, as_completed
+from prefect.utilities.annotations import quote
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -121,7 +122,7 @@ class RunProgress:
         for call in calls:
             results.append(known(work, *call))
             if results[-1] is NOTHING:
-                futures[(submit or work.submit)(*call)] = len(results) - 1
+                futures[(submit or work.submit)(*map(quote, call))] = len(results) - 1
         return Begun(results, futures, started)
 
     def end(self, name: str, begun: Begun) -> list[Any]:

@@ -181,7 +181,7 @@ class _Asking:
         failure: AnswerError = BusyError(f"not asked again: it gave nothing for {limits.patience_s:g} s in this run")
         while True:
             left = PATIENCE.left(self._key, limits.patience_s)
-            if left < min(_LEAST_WAIT_S, limits.timeout_s):
+            if left < min(_LEAST_WAIT_S, limits.timeout_s, limits.patience_s):
                 self.given_up = True
                 raise failure
             try:

@@ -33,9 +33,11 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from prefect.transactions import IsolationLevel
+from prefect.utilities.annotations import quote
 from pydantic import BaseModel
 
 from models.base import FileRef, Roots
+from models.telescope import Telescope
 from tasks.core.records import NOTHING, current
 from tasks.core.tools import tool_version
 
@@ -112,9 +114,10 @@ def _source_of(name: str) -> tuple[str, tuple[str, ...]] | None:
 def _canonical(value: Any) -> Any:
     if isinstance(value, FileRef):
         return {"file": value.digest}
+    if isinstance(value, Telescope):
+        return _canonical_telescope(value)
     if isinstance(value, BaseModel):
-        left_out: frozenset[str] = getattr(type(value), "outside_keys", frozenset())
-        return {name: _canonical(getattr(value, name)) for name in type(value).model_fields if name not in left_out}
+        return _canonical_model(value)
     if isinstance(value, dict):
         return {str(key): _canonical(item) for key, item in sorted(value.items())}
     if isinstance(value, (list, tuple)):
@@ -124,6 +127,37 @@ def _canonical(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     raise TypeError(f"cannot make a cache key of a {type(value).__name__}; pass a model, a FileRef or a plain value")
+
+
+def _canonical_model(value: BaseModel) -> dict[str, Any]:
+    left_out: frozenset[str] = getattr(type(value), "outside_keys", frozenset())
+    return {name: _canonical(getattr(value, name)) for name in type(value).model_fields if name not in left_out}
+
+
+_canonical_telescope = functools.lru_cache(maxsize=32)(_canonical_model)
+"""A profile has hundreds of values and is part of nearly every key."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A call whose key is known: while it runs, Prefect and the ledger ask for the same key again."""
+
+    policy: ByContent
+    task: str
+    arguments: Mapping[str, Any]
+    key: str
+
+    def by(self, policy: ByContent, task: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether this is the call: the very same objects, for models are too long to compare."""
+        return (
+            policy is self.policy
+            and task == self.task
+            and arguments.keys() == self.arguments.keys()
+            and all(arguments[name] is value for name, value in self.arguments.items())
+        )
+
+
+_asked: ContextVar[_Asked | None] = ContextVar("asked", default=None)
 
 
 @dataclass
@@ -149,6 +183,10 @@ class ByContent(CachePolicy):
 
     def key(self, task: str, arguments: Mapping[str, Any]) -> str:
         """Key of a task for its arguments by name."""
+        asked = _asked.get()
+        return asked.key if asked is not None and asked.by(self, task, arguments) else self._key(task, arguments)
+
+    def _key(self, task: str, arguments: Mapping[str, Any]) -> str:
         spec = [
             task,
             [code_digest(function.__module__) for function in self.code],
@@ -176,14 +214,27 @@ class NotOnRecordError(Exception):
     """Only a look was wanted, and a step of the way is not on record."""
 
 
+def _call_of(stage: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Asked | None:
+    """A call with its key; None where nothing is recorded."""
+    policy = stage.cache_policy
+    if current() is None or not isinstance(policy, ByContent):
+        return None
+    bound = _signature(stage.fn).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return _Asked(policy, stage.name, bound.arguments, policy.key(stage.name, bound.arguments))
+
+
+_signature = functools.lru_cache(maxsize=256)(inspect.signature)
+
+
+def _on_record(call: _Asked | None) -> Any:
+    here = current()
+    return NOTHING if here is None or call is None else here.get(call.key)
+
+
 def recorded(stage: Task[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The recorded result of a cached task for these arguments, or `NOTHING`; runs nothing."""
-    here, policy = current(), stage.cache_policy
-    if here is None or not isinstance(policy, ByContent):
-        return NOTHING
-    bound = inspect.signature(stage.fn).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return here.get(policy.key(stage.name, bound.arguments))
+    return _on_record(_call_of(stage, args, kwargs))
 
 
 def recall(stage: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -194,13 +245,20 @@ def recall(stage: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     NotOnRecordError
         If it is not on record and only a look is wanted (see `known`).
     """
-    if isinstance(stage, Task):
-        result = recorded(stage, *args, **kwargs)
-        if result is not NOTHING:
-            return result
-        if _looking.get():
-            raise NotOnRecordError(stage.name)
-    return stage(*args, **kwargs)
+    if not isinstance(stage, Task):
+        return stage(*args, **kwargs)
+    call = _call_of(stage, args, kwargs)
+    result = _on_record(call)
+    if result is not NOTHING:
+        return result
+    if _looking.get():
+        raise NotOnRecordError(stage.name)
+    token = _asked.set(call)
+    try:
+        # Quoted: Prefect would look for futures in every value of every model, which costs more than all the rest.
+        return stage(*map(quote, args), **{name: quote(value) for name, value in kwargs.items()})
+    finally:
+        _asked.reset(token)
 
 
 def known(work: Task[..., Any], *args: Any) -> Any:

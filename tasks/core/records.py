@@ -120,6 +120,11 @@ class _Folder(LocalFileSystem):
 
     _block_type_name: ClassVar[str] = "OHP record folder"
 
+    def _resolve_path(self, path: str) -> Path:
+        # Prefect resolves the folder anew for each access, link by link: an eighth of what a task run costs.
+        bare = bool(path) and path == Path(path).name and path != ".."
+        return Path(self.basepath) / path if bare and self.basepath else super()._resolve_path(path)
+
     def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> str:  # type: ignore[override]
         target = self._resolve_path(path)
         # Not synced: a record lost in a power cut costs a rerun, thousands of syncs cost minutes.

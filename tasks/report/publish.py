@@ -111,4 +111,5 @@ def publish_frame(record: FrameRecord, roots: Roots) -> FileRef:
             write_fits(path, list(hdus))
     except OSError as error:
         raise StageError("publish", f"{path.name} cannot be read: {error}", "delete it and run again") from error
+    ref(path, roots, scope="pixels")  # remembered: whoever looks for the reduced frame next need not read it
     return ref(path, roots, scope="undated")

@@ -85,6 +85,9 @@ DAMAGES = {
     "reduced frame, a card of the camera": (REDUCED, flip(b"EXPTIME = "), TWICE_WRITTEN),
     "reduced frame, a zero point in its header": (REDUCED, flip(b"PHOTZP  = "), {"publish": 1}),
     "reduced frame, its plate solution in the header": (REDUCED, flip(b"CRVAL1  = "), {"publish": 1}),
+    "reduced frame, its date": (REDUCED, flip(b"PROCDATE= "), {"publish": 1}),
+    "reduced frame, its checksum": (REDUCED, flip(b"CHECKSUM= "), {"publish": 1}),
+    "reduced frame, a byte that says nothing": (REDUCED, flip(b"END     "), {"publish": 1}),
     "list of sources deleted": (".cache/sources/2023/T120/*/M67-0001g_60.fits", delete, {"measure": 1}),
     "list of sources, a number": (".cache/sources/2023/T120/*/M67-0001g_60.fits", flip(0.7), {"measure": 1}),
     "plate solution, a byte": (".cache/wcs/2023/T120/*/M67-0001g_60.wcs.fits", flip(0.4), {"solve": 1}),
@@ -172,7 +175,7 @@ def test_one_raw_science_frame_replaced(site):
 
 
 def test_one_raw_flat_added(site):
-    """That filter's master, its frames, their stacks; another filter's stack only if the group's grid came out elsewhere."""
+    """That filter's master, its frames, their stacks; another filter's stack only if the group's grid moved."""
     flat = site.product("raw/**/20230314/flat-0003_g.fits")
     noisy(flat, flat.with_name("flat-0009_g.fits"), 2)
     before = places(site, "r")

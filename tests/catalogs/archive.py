@@ -52,6 +52,8 @@ class Archive:
         What was asked (not the polling).
     requests
         Every request line.
+    bytes
+        The answer of the mood of that name.
     spans
         Beginning and end of every POST, monotonic seconds.
     """
@@ -60,6 +62,7 @@ class Archive:
         self.table, self.moods, self.where = table, ["answer"], "result"
         self.questions: list[str] = []
         self.requests: list[str] = []
+        self.bytes = b""
         self.spans: list[tuple[float, float]] = []
         self.jobs: dict[str, tuple[str, str, int]] = {}
         self.page_limit: int | None = None
@@ -188,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTML, kind="text/html")
         elif mood == "cut":
             self._send(good[: len(good) * 2 // 3], kind=kind)
+        elif mood == "bytes":
+            self._send(self.archive.bytes, kind=kind)
         elif mood == "nothing":
             self._send(b"", kind=kind)
         elif mood == "huge":
@@ -285,7 +290,8 @@ class _Handler(BaseHTTPRequestHandler):
             after = "ERROR"
         elif mood == "elsewhere":
             rows = rows.copy()
-            rows[rows.colnames[2]] = -rows[rows.colnames[2]]
+            dec = next(name for name in rows.colnames if name.lower().startswith("de"))
+            rows[dec] = -rows[dec]
         elif mood == "lacks a column":
             rows.remove_column(rows.colnames[-1])
         elif mood == "no status":

@@ -293,6 +293,14 @@ def test_a_wait_beyond_the_patience_is_not_begun(roots, fast):
         assert len(archive.questions) == 1
 
 
+def test_little_patience_asks_once(roots, fast):
+    with Archive(ps1_table(M67)) as archive:
+        archive.moods = ["503"]
+        with pytest.raises(DownError, match="HTTP 503"):
+            fetch_cone("ps1", M67, roots, dead(roots, archive, patience_s=0.1, timeout_s=5.0))
+        assert len(archive.questions) == 1
+
+
 def test_a_service_that_refuses_is_not_worth_another_round(roots, fast):
     with Archive(ps1_table(M67)) as archive:
         archive.moods = ["404"]

@@ -1,0 +1,73 @@
+"""A release with nothing to do: every year and group looked at again, and no pixel read.
+
+The release is made by the real flows with trivial stages (`bench.stages`); what is timed is the plain command.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+from bench.figures import Figure
+from bench.place import Place
+from bench.processes import run, server
+from bench.release import SIDE, TELESCOPE, Plan
+from models.base import Roots
+from tasks.core.ledger import size
+
+__all__ = ["measure"]
+
+_YEARS, _GROUPS = (2018, 2019, 2020, 2021, 2023, 2025), 40
+
+
+def _pixel_bytes(roots: Roots) -> int:
+    """What the pixels of raw and reduced frames amount to."""
+    raw = sum(1 for _ in roots.raw.rglob("*.fits")) * SIDE * SIDE * 2
+    return raw + sum(1 for _ in roots.data.glob("*/*/reduced/*/*.fits")) * SIDE * SIDE * 4
+
+
+def measure(place: Place) -> list[Figure]:
+    """Make the release, then check it as often as asked, beside a server and with the embedded one in turns."""
+    roots = place.release("nothing", Plan(place.frames, _YEARS, min(_GROUPS, max(2, place.frames // 12))))
+    logs = place.folder / "logs"
+    command = ["-m", "flows.build_release", "--root", str(roots.data), "--telescope", TELESCOPE]
+    taken: dict[str, list[float]] = {"beside a server": [], "embedded": []}
+    with server(roots.data, logs / "nothing-server.log") as beside:
+        place.child(roots, "nothing-first", "--simulated", "--release", server=beside)
+        before = size(roots)
+        said, _ = place.child(roots, "nothing-counted", "--release", server=beside)
+        for turn in range(place.repeats):
+            for where, there in (("beside a server", beside), ("embedded", None)):
+                done = run(command, logs / f"nothing-{where[:8]}-{turn}.log", place.environment(there))
+                taken[where].append(done.seconds)
+                place.say(f"  release with nothing to do, {where}: {done.seconds:.1f} s")
+        ran = size(roots) - before
+    pixels = _pixel_bytes(roots)
+    goals = {"beside a server": 60.0, "embedded": None}
+    figures = [
+        Figure(
+            name=f"release of {place.frames} frames with nothing to do, {where}",
+            value=median(seconds),
+            unit="s",
+            goal=goals[where],
+            detail=f"median of {len(seconds)}, {min(seconds):.1f} to {max(seconds):.1f}",
+        )
+        for where, seconds in taken.items()
+    ]
+    opened = said["opened"]
+    return [
+        *figures,
+        Figure(
+            name="processor time of that beside a server", value=said["cpu_s"], unit="s",
+            detail=f"and {said['server_cpu_s']:.1f} s of the server",
+        ),
+        Figure(name="bytes of the ledger written (task bodies that ran)", value=ran, goal=0),
+        Figure(name="products opened (FITS files, PSF models, solutions)", value=opened["products"], goal=0),
+        Figure(
+            name="raw frames opened, for their headers", value=opened["raw frames"],
+            detail=f"{opened['records']} records and {opened['others under the data root']} other files opened",
+        ),
+        Figure(
+            name="bytes read, against those of all pixels", value=said["bytes_read"] / pixels,
+            detail=f"{said['bytes_read'] / 1e6:.0f} MB; pixels of {SIDE} x {SIDE} frames: {pixels / 1e6:.0f} MB",
+        ),
+    ]  # fmt: skip
