@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from models.base import FileRef, Roots
 
@@ -235,7 +235,7 @@ def _digest(path: Path, scope: str, roots: Roots | None) -> str:
     return digest
 
 
-def _primary_header(stream: Any, path: Path) -> bytes:
+def _primary_header(stream: IO[bytes], path: Path) -> bytes:
     """All blocks of the primary header, as they are."""
     header = b""
     while block := stream.read(_FITS_BLOCK):
@@ -254,7 +254,7 @@ def _cards(header: bytes) -> Iterator[str]:
         yield card
 
 
-def _check_sum(header: bytes, stream: Any, path: Path) -> None:
+def _check_sum(header: bytes, stream: IO[bytes], path: Path) -> None:
     """Compare the primary HDU with its CHECKSUM, which covers the dates that the digest leaves out, too.
 
     The ones' complement sum of the HDU's 32-bit words is the HDU, taken as one number, modulo 2^32 - 1; it must be

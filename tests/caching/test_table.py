@@ -46,6 +46,13 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def exchange(path: Path) -> None:
+    """Another record of the same stage in its place, itself whole."""
+    stage = path.name.rpartition("-")[0]
+    other = next(other for other in path.parent.glob(f"{stage}-*") if other != path)
+    path.write_bytes(other.read_bytes())
+
+
 def test_nothing_changed(finished):
     assert finished.run().counts == NOTHING_RAN
 
@@ -110,6 +117,8 @@ DAMAGES = {
     "record emptied": (".cache/results/measure-*", empty, {"measure": 1}),
     "record cut": (".cache/results/solve-*", cut, {"solve": 1}),
     "record, a byte": (".cache/results/model-PSF-*", flip(0.9), {"model-psf": 1}),
+    "record, one digit": (".cache/results/calibrate-*", flip(b'zp_err\\": 0'), {"calibrate": 1}),
+    "record of another frame": (".cache/results/measure-*", exchange, {"measure": 1}),
     "record deleted": (".cache/results/validate-*", delete, {"validate": 1}),
 }
 
