@@ -21,7 +21,7 @@ test: setup-test  ## the tests (about a quarter of an hour on two cores)
 test-long: setup-test  ## all tests, the long ones too
 	@$(PY) -m pytest
 
-test-server: setup-test  ## deployments on a real Prefect server and worker, in a browser, on PostgreSQL and Dask
+test-server: setup-test  ## deployments on a real server and worker, in a browser, on PostgreSQL and Dask
 	@$(PY) -m pytest -m server
 
 server: setup  ## Prefect's server and interface for a data root (ROOT=/data/ohp), in the background
@@ -47,9 +47,11 @@ bench: setup  ## benchmarks, goal beside each figure; written to bench/results.j
 measured: setup  ## measure the demo's products against the simulated truth, write docs/measured.md
 	@$(PY) -m scripts.measure --root demo --write docs/measured.md
 
-lock: setup  ## resolve requirements.in into requirements.lock (needs uv)
+lock: setup  ## resolve requirements*.in into requirements*.lock (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
 		--python-version 3.11 requirements.in --output-file requirements.lock
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
+		--python-version 3.11 --constraint requirements.lock requirements-cluster.in --output-file requirements-cluster.lock
 
 clean-demo:  ## remove the demo's products
 	rm -rf demo

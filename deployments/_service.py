@@ -208,6 +208,8 @@ def start_worker(command: Command, options: Options) -> int:
     settings, roots = command.settings, command.settings.roots
     environment = _surroundings(settings, options)
     environment |= {"OHP_WORKERS": str(settings.workers)}
+    if settings.dask_scheduler is not None:
+        environment["OHP_DASK_SCHEDULER"] = settings.dask_scheduler
     if settings.raw_root is not None:
         environment["OHP_RAW_ROOT"] = str(roots.raw)
     _need_server(command, options, environment)
@@ -227,19 +229,20 @@ def start_worker(command: Command, options: Options) -> int:
 
 def _polls(options: Options) -> bool:
     """Whether a worker of the pool has reported to the server in the last half minute."""
-    body = json.dumps({"workers": {"status": {"any_": ["ONLINE"]}}}).encode()
-    request = urllib.request.Request(  # noqa: S310 (our own server)
-        f"{_api(options)}/work_pools/{POOL}/workers/filter", body, {"Content-Type": "application/json"}
-    )
     try:
-        return bool(_get_json(request))
+        return bool(_post(options, f"/work_pools/{POOL}/workers/filter", {"workers": {"status": {"any_": ["ONLINE"]}}}))
     except (urllib.error.URLError, OSError):
         return False
 
 
-def _get_json(request: urllib.request.Request) -> Any:
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
-        return json.loads(answer.read())
+def _post(options: Options, path: str, body: dict[str, Any], method: str = "POST") -> Any:
+    """Ask the server's API."""
+    request = urllib.request.Request(  # noqa: S310 (our own server)
+        f"{_api(options)}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        content = answer.read()
+    return json.loads(content) if content else None
 
 
 def deploy(command: Command, options: Options) -> int:
@@ -257,11 +260,68 @@ def deploy(command: Command, options: Options) -> int:
         )  # fmt: skip
         if done.returncode != 0:
             return _failed(command, " ".join(["prefect", *arguments]), done.stdout + done.stderr)
+    _automate(options)
     names = _registered(options, started)
     for name in names:
         say(f"  {name}")
     say(f"{len(names)} deployments at {_page(options)}/deployments, products under {command.settings.roots.data}")
     return STATUS_OK
+
+
+_ENDS = [f"prefect.flow-run.{state}" for state in ("Completed*", "Failed", "Crashed", "Cancelled")]
+
+
+def _automation(name: str, after: str, expect: list[str], within_s: int, state: str, message: str) -> dict[str, Any]:
+    """An automation: when nothing expected follows an event of a run, its state is changed."""
+    return {
+        "name": name,
+        "description": message,
+        "enabled": True,
+        "trigger": {
+            "type": "event",
+            "posture": "Proactive",
+            "match": {"prefect.resource.id": "prefect.flow-run.*"},
+            "after": [f"prefect.flow-run.{after}"],
+            "expect": [*_ENDS, *expect],
+            "for_each": ["prefect.resource.id"],
+            "threshold": 1,
+            "within": within_s,
+        },
+        "actions": [{"type": "change-flow-run-state", "state": state, "message": message, "force": True}],
+    }
+
+
+_AUTOMATIONS = (
+    _automation(
+        "ohp: a run that fell silent",
+        "heartbeat",
+        ["prefect.flow-run.heartbeat"],
+        600,
+        "CRASHED",
+        "No sign of life for ten minutes: machine or process is gone. What was finished is kept; run it again.",
+    ),
+    _automation(
+        "ohp: a cancelled run that does not end",
+        "Cancelling",
+        [],
+        120,
+        "CANCELLED",
+        "Cancelled before its process was up; two minutes later nothing had ended.",
+    ),
+)
+"""A run in the state Running or Cancelling keeps its deployment's only place: none may stay there for ever."""
+
+
+def _automate(options: Options) -> None:
+    known = _post(
+        options, "/automations/filter", {"automations": {"name": {"any_": [a["name"] for a in _AUTOMATIONS]}}}
+    )
+    there = {each["name"]: each["id"] for each in known}
+    for automation in _AUTOMATIONS:
+        if automation["name"] in there:
+            _post(options, f"/automations/{there[automation['name']]}", automation, "PUT")
+        else:
+            _post(options, "/automations/", automation)
 
 
 def _failed(command: Command, what: str, output: str) -> int:
@@ -278,11 +338,7 @@ def _registered(options: Options, since: float) -> list[str]:
     """Deployments of the pool that were written since then."""
     from datetime import datetime
 
-    body = json.dumps({"work_pools": {"name": {"any_": [POOL]}}}).encode()
-    request = urllib.request.Request(  # noqa: S310 (our own server)
-        f"{_api(options)}/deployments/filter", body, {"Content-Type": "application/json"}
-    )
-    answer = _get_json(request)
+    answer = _post(options, "/deployments/filter", {"work_pools": {"name": {"any_": [POOL]}}})
     return sorted(each["name"] for each in answer if datetime.fromisoformat(each["updated"]).timestamp() >= since - 1)
 
 

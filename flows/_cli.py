@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from flows import STATUS_FAILED, STATUS_USAGE
+from models.run import STAGES
 from models.settings import Settings
 from models.target import TargetError, find_target, load_targets
 from models.telescope import Telescope, TelescopeError, load_telescope
@@ -155,6 +156,18 @@ class Command:
             group = self.parser.add_argument_group("options of this command", (options.__doc__ or "").strip())
             for name, field in options.model_fields.items():
                 _add_setting(group, _OWN, name, field)
+
+    def add_refresh(self) -> None:
+        """Add ``--refresh STAGE``."""
+        self.parser.add_argument(
+            "--refresh",
+            action="append",
+            default=[],
+            choices=STAGES,
+            metavar="STAGE",
+            help="run a stage again whatever is on record, and what follows if its result differs; may be given "
+            f"several times; stages: {', '.join(STAGES)}",
+        )
 
     def options_of(self, args: argparse.Namespace, model: type[M]) -> M:
         """The command's own options, checked.

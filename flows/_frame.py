@@ -22,7 +22,7 @@ from prefect.utilities.callables import get_call_parameters
 from flows._way import Way, as_failure, stages
 from models.base import Record
 from models.catalog import Catalogue, Cone, StoredCone
-from models.field import Field, FieldCatalogs
+from models.field import Field, FieldCatalogs, Question
 from models.frame import (
     CalibratedFrame,
     ColourTerm,
@@ -245,12 +245,6 @@ def _cone(catalogue: Catalogue, cone: Cone, run: RunContext) -> StoredCone:
     return result
 
 
-def _reference(way: Way, field: Field, run: RunContext) -> StoredCone | None:
-    """The photometric reference of a field."""
-    name: Catalogue | None = way.step(photometric_reference, field.cone, run.roots, run.settings)
-    return way.step(_cone, name, field.cone, run) if name is not None else None
-
-
 @task(name="field", task_run_name="catalogues of {field.name}", persist_result=False)
 def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> FieldCatalogs:
     """Ask the catalogues for a field and build its index; what could not be had is said.
@@ -262,17 +256,34 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     """
     settings = run.settings
     gaia_way, ps1_way = Way("gaia", run.roots), Way("ps1", run.roots)
+    reference: Catalogue | None = None
+    if bands["ps1"]:
+        reference = ps1_way.step(photometric_reference, field.cone, run.roots, settings)
+
+    def ask_reference() -> StoredCone | None:
+        return ps1_way.step(_cone, reference, field.cone, run) if reference is not None else None
+
     with ThreadPoolExecutor(1) as beside:
         # Both at once: they are other services, and what a dead one costs shall not come twice.
-        asked = beside.submit(copy_context().run, _reference, ps1_way, field, run) if bands["ps1"] else None
+        asked = beside.submit(copy_context().run, ask_reference)
         gaia = gaia_way.step(_cone, "gaia", field.cone, run) if bands["gaia"] else None
         if settings.astrometry_index_dir is not None:
             index = gaia_way.step(installed_index, settings.astrometry_index_dir)
         else:
             index = gaia_way.step(index_of_cone, gaia, run.roots, run.telescope) if gaia is not None else None
-        ps1 = asked.result() if asked is not None else None
+        ps1 = asked.result()
+    ways: list[tuple[Catalogue | None, Way]] = [("gaia", gaia_way), (reference, ps1_way)]
     return FieldCatalogs(
-        field=field, gaia=gaia, ps1=ps1, index=index, failures=tuple(gaia_way.failures + ps1_way.failures)
+        field=field,
+        gaia=gaia,
+        ps1=ps1,
+        index=index,
+        failures=tuple(gaia_way.failures + ps1_way.failures),
+        unanswered=tuple(
+            Question(catalogue=catalogue, cone=field.cone)
+            for catalogue, way in ways
+            if catalogue is not None and any(failure.pending for failure in way.failures)
+        ),
     )
 
 

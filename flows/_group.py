@@ -353,6 +353,7 @@ def report_group(
         n_asked=len(rows),
         n_made=len(stacks),
         n_pending=frames.pending + sum(failure.pending for failure in catalogs.failures),
+        unanswered=catalogs.unanswered,
         failures=tuple(failures)
         + tuple(
             FrameFailure(file=rejected.file, stage="selection", reason=rejected.reason, remedy="see its year's reports")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows._cli import Command, say
-from models.base import Roots
+from models.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -40,11 +40,12 @@ __all__ = [
 _PATIENCE_S = 4.0
 
 
-def prepare(roots: Roots) -> str:
+def prepare(settings: Settings) -> str:
     """Point Prefect at the data root and at a server that runs; return a line that says which.
 
     Nothing leaves this machine: the only address asked is the local server's, for 0.3 s.
     """
+    roots = settings.roots
     defaults = {
         "PREFECT_HOME": str(roots.data / ".prefect"),
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(roots.data / ".cache" / "results"),
@@ -55,6 +56,8 @@ def prepare(roots: Roots) -> str:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if settings.dask_scheduler is not None:
+        os.environ["OHP_DASK_SCHEDULER"] = settings.dask_scheduler  # a flow's runner is made when it is imported
     if "PREFECT_API_URL" in os.environ:
         return f"Prefect server {os.environ['PREFECT_API_URL']}"
     url = f"http://127.0.0.1:{os.environ.get('PREFECT_SERVER_API_PORT', '4200')}/api"
@@ -74,7 +77,7 @@ def begin(command: Command) -> None:
     """Say at once what is going to happen, check the folders, point Prefect at them; then the imports may take time."""
     roots = command.settings.roots
     check_roots(command, writes=not command.args.dry_run)
-    say(f"{command.module} on {command.telescope.name}, products under {roots.data}; {prepare(roots)}")
+    say(f"{command.module} on {command.telescope.name}, products under {roots.data}; {prepare(command.settings)}")
 
 
 def check_roots(command: Command, writes: bool) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
+from flows._lost import noted
 from flows._prefect import running, stopping_at_once
 from flows._progress import RunProgress, artifact_key
 from models.run import RunContext
@@ -34,6 +35,7 @@ def a_run(run: RunContext, title: str) -> Iterator[RunProgress]:
         _log.info("removed %d unfinished files of runs that were killed", len(removed))
     before = size(run.roots)
     with (
+        noted(run.roots),
         recording(run.roots, run.refresh, run.started),
         running(run.settings.workers),
         stopping_at_once(),

@@ -19,6 +19,7 @@ from flows._cli import say
 from flows._frame import PlacedFrame
 from flows._progress import RunProgress
 from flows._way import as_failure
+from models.field import FieldCatalogs
 from models.frame import ColourTerm, FrameFailure, FrameRecord, MasterBias, MasterFlat, RawFrame, ReducedFrame
 from models.inventory import Inventory
 from models.run import RunContext, RunSummary
@@ -273,7 +274,12 @@ def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameReco
 
 
 def report_year(
-    year: int, inventory: Inventory, masters: Masters, records: Sequence[FrameRecord], run: RunContext
+    year: int,
+    inventory: Inventory,
+    masters: Masters,
+    fields: Sequence[FieldCatalogs],
+    records: Sequence[FrameRecord],
+    run: RunContext,
 ) -> RunSummary:
     """Write the four reports, the frames file and the schemas; sum the year up."""
     selection = run.settings.selection
@@ -300,6 +306,7 @@ def report_year(
         n_asked=len(records),
         n_made=len(useful),
         n_pending=sum(1 for record in records if record.pending),
+        unanswered=tuple(question for field in fields for question in field.unanswered),
         failures=failures,
         figures=_figures(inventory, masters, records),
         files=tuple(files),

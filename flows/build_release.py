@@ -24,6 +24,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows._group import groups_seen
+from flows._lost import noted
 from flows._parameters import AllSettings, Refresh, TelescopeName
 from flows._prefect import running, stopping_at_once, without_heartbeat
 from flows._release import part, release_summary, years_of
@@ -51,7 +52,7 @@ def build_release(
     """
     run = RunContext.of(telescope, settings, refresh)
     common = (telescope, run.settings, run.refresh)
-    with running(run.settings.workers), stopping_at_once(), without_heartbeat():
+    with noted(run.roots), running(run.settings.workers), stopping_at_once(), without_heartbeat():
         with one_inventory(run) as inventory:
             years = [
                 part(str(year), "reduce-year", run, partial(reduce_year, year, *common, return_state=True))

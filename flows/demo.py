@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> i
     environment = os.environ | {"OHP_CATALOG_MODE": "offline"}
     if args.dry_run:
         return _command(simulate, environment)
-    prepare(roots)
+    prepare(settings)
     statuses = [_command(simulate, environment)]
     if statuses[0]:
         return STATUS_FAILED

@@ -16,6 +16,7 @@ command = Command(
     __doc__ or "",
     REDUCE_SECTIONS,
 )
+command.add_refresh()
 command.parser.add_argument("years", type=int, nargs="+", metavar="YEAR", help="year of the nights, such as 2025")
 if __name__ == "__main__":
     command.begin()  # --help and mistakes end here, before Prefect's seconds of import
@@ -38,6 +39,7 @@ from flows._frame import (
     surviving_records,
 )
 from flows._parameters import ReduceSettings, Refresh, TelescopeName, Year
+from flows._pending import noted
 from flows._run import a_run
 from flows._runner import finish, task_runner
 from flows._year import (
@@ -104,7 +106,8 @@ def reduce_year(
         finished = progress.each("PSF and publish", frame_finish, zip(placed, repeat(terms), repeat(run)))
         records = surviving_frames(finished, placed, run)
 
-        return finish(report_year(year, inventory, masters, [*records, *unknown], run))
+        summary = report_year(year, inventory, masters, fields, [*records, *unknown], run)
+        return finish(noted(summary, run, "reduce_year", str(year)))
 
 
 if __name__ == "__main__":
@@ -113,4 +116,7 @@ if __name__ == "__main__":
 
     if command.args.dry_run:
         sys.exit(command.run(describe_years))
-    sys.exit(command.run(lambda args, settings, telescope: run_all(reduce_year, args.years, settings, telescope)))
+    calls = [
+        (each, command.telescope.name, command.settings, tuple(command.args.refresh)) for each in command.args.years
+    ]
+    sys.exit(command.run(lambda args, settings, telescope: run_all(reduce_year, calls, settings)))

@@ -16,6 +16,7 @@ command = Command(
     __doc__ or "",
     STACK_SECTIONS,
 )
+command.add_refresh()
 command.parser.add_argument(
     "groups", nargs="+", metavar="GROUP", help="target group, such as M51; case does not matter"
 )
@@ -31,6 +32,7 @@ from prefect.client.schemas.objects import State
 
 from flows._group import align, frames_of_group, group_catalogs, report_group, select
 from flows._parameters import GroupName, Refresh, StackTargetSettings, TelescopeName
+from flows._pending import noted
 from flows._run import a_run
 from flows._runner import finish, task_runner
 from flows._stack import combine_filters, finish_filter
@@ -73,7 +75,8 @@ def stack_target(
         calls = zip(stacked, repeat(catalogs), repeat(frames.colour_terms), repeat(run))
         finished = progress.each("PSF and validation", finish_filter, calls)
 
-        return finish(report_group(target, frames, catalogs, alignment, selections, finished, run))
+        summary = report_group(target, frames, catalogs, alignment, selections, finished, run)
+        return finish(noted(summary, run, "stack_target", target.name))
 
 
 if __name__ == "__main__":
@@ -82,4 +85,7 @@ if __name__ == "__main__":
 
     if command.args.dry_run:
         sys.exit(command.run(describe_groups))
-    sys.exit(command.run(lambda args, settings, telescope: run_all(stack_target, args.groups, settings, telescope)))
+    calls = [
+        (each, command.telescope.name, command.settings, tuple(command.args.refresh)) for each in command.args.groups
+    ]
+    sys.exit(command.run(lambda args, settings, telescope: run_all(stack_target, calls, settings)))

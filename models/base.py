@@ -11,9 +11,12 @@ __all__ = ["Record", "RelativePath", "FileRef", "Roots"]
 
 
 class Record(BaseModel):
-    """Base of every model: immutable, and an unknown key is an error."""
+    """Base of every model: immutable, an unknown key is an error, and a default is checked like any value.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+    (A default of 10000 for a float would otherwise differ in a cache key from the 10000.0 that a form sends.)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null", validate_default=True)
 
     outside_keys: ClassVar[frozenset[str]] = frozenset()
     """Fields that decide nothing about a product made from the model: no part of a cache key."""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from models.astrometry import IndexSet
 from models.base import Record
-from models.catalog import Cone, StoredCone
+from models.catalog import Catalogue, Cone, StoredCone
 from models.frame import FrameFailure
 
-__all__ = ["Field", "FieldCatalogs"]
+__all__ = ["Field", "FieldCatalogs", "Question"]
 
 
 class Field(Record):
     """A place to look for frames: a target group, or where headers point without one."""
 
     name: str
+    cone: Cone
+
+
+class Question(Record):
+    """A catalogue query without an answer yet."""
+
+    catalogue: Catalogue
     cone: Cone
 
 
@@ -28,6 +35,7 @@ class FieldCatalogs(Record):
     ps1: StoredCone | None = None
     index: IndexSet | None = None
     failures: tuple[FrameFailure, ...] = ()
+    unanswered: tuple[Question, ...] = ()
 
     def failure(self, catalogue: str) -> FrameFailure | None:
         """Why a catalogue is missing."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
 from models.base import Record, Roots
+from models.field import Question
 from models.frame import FrameFailure
 from models.settings import Settings
 from models.target import Target, load_targets
 from models.telescope import Telescope, load_telescope
 
-__all__ = ["STAGES", "RunContext", "RunSummary", "Stage"]
+__all__ = ["STAGES", "RunContext", "RunSummary", "Stage", "WaitingRun"]
 
 Stage = Literal[
     "master-bias",
@@ -81,6 +82,7 @@ class RunSummary(Record):
     n_asked: int = Field(description="science frames, or stacks, that could have been made")
     n_made: int
     n_pending: int = 0
+    unanswered: tuple[Question, ...] = Field((), description="catalogue queries that the pending ones wait for")
     failures: tuple[FrameFailure, ...] = ()
     figures: dict[str, str] = Field(default_factory=dict, description="what a person wants to know, in order")
     files: tuple[str, ...] = Field((), description="where to look, relative to the data root")
@@ -89,3 +91,15 @@ class RunSummary(Record):
     def failed(self) -> bool:
         """Nothing useful is left: neither made nor pending."""
         return self.n_made == 0 and self.n_pending == 0
+
+
+class WaitingRun(Record):
+    """A run that made what it could and waits for catalogues: all that is needed to finish it."""
+
+    flow: Literal["reduce_year", "stack_target"]
+    subject: str = Field(description="the year, or the group")
+    telescope: str
+    settings: dict[str, dict[str, Any]] = Field(description="the stages' sections, as the run had them")
+    n_pending: int
+    unanswered: tuple[Question, ...]
+    since: str = Field(description="UTC of the first run that had to wait")

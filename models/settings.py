@@ -264,6 +264,11 @@ class Settings(BaseSettings):
         default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="processes (default: all cores)"
     )
 
+    dask_scheduler: str | None = Field(
+        None,
+        description="address of a Dask scheduler whose workers do the work (OHP_DASK_SCHEDULER; default: this machine)",
+    )
+
     bias: BiasSettings = BiasSettings()
     flat: FlatSettings = FlatSettings()
     reduction: ReductionSettings = ReductionSettings()

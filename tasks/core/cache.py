@@ -90,12 +90,38 @@ class _WithoutFields(ast.NodeTransformer):
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
+    """Modules that a module names; a name that a package only hands on stands for the module it comes from."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            handed_on = _handed_on(node.module)
+            for alias in node.names:
+                if alias.name in handed_on:
+                    yield handed_on[alias.name]
+                else:
+                    yield node.module
+                    yield f"{node.module}.{alias.name}"
+
+
+@functools.cache
+def _handed_on(package: str) -> dict[str, str]:
+    """Where the names that a package's ``__init__`` imports come from; nothing for a plain module.
+
+    Without this, whoever reads a catalogue would depend on how catalogues are fetched.
+    """
+    if not package.startswith("tasks."):
+        return {}
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None or not spec.origin.endswith("__init__.py"):
+        return {}
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return {
+        alias.asname or alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0
+        for alias in node.names
+    }
 
 
 def code_digest(module: str) -> str:

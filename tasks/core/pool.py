@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 from tasks.core.errors import StageError, TransientError, blame
 from tasks.core.tools import StoppedError, stop_tools, stopping
 
-__all__ = ["configure_pool", "in_pool", "stop_pool"]
+__all__ = ["configure_pool", "in_pool", "stop_pool", "work_here"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +27,7 @@ R = TypeVar("R")
 _lock = threading.RLock()  # a signal handler may come while it is held
 _pool: ProcessPoolExecutor | None = None
 _workers = 1
+_alone = False
 
 
 def _end_worker(_signal: int, _frame: object) -> None:
@@ -54,6 +55,12 @@ def configure_pool(workers: int) -> None:
     """Set the number of processes; takes effect when the pool is next started."""
     global _workers
     _workers = max(1, workers)
+
+
+def work_here() -> None:
+    """Do all work in this process from now on: it is one of many already, such as a worker of Dask."""
+    global _alone
+    _alone = True
 
 
 def _get() -> ProcessPoolExecutor:
@@ -87,6 +94,8 @@ def in_pool(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """
     if stopping():
         raise StoppedError(function.__name__)
+    if _alone:
+        return function(*args, **kwargs)
     pool = _get()
     try:
         return pool.submit(_blaming, function, args, kwargs).result()

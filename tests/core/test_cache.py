@@ -45,6 +45,7 @@ def forget():
     cache._code_digest.cache_clear()
     cache._source_of.cache_clear()
     cache._digest_of.cache_clear()
+    cache._handed_on.cache_clear()
 
 
 @pytest.fixture
@@ -80,6 +81,23 @@ def test_code_that_it_imports_counts(module):
     alone = module("def f(x):\n    return x\n")
     with_units = module("from tasks.core.fitsio import write_fits\n\ndef f(x):\n    return x\n")
     assert alone != with_units
+
+
+def test_who_reads_a_catalogue_does_not_depend_on_how_it_is_fetched(module):
+    def modules(name: str) -> set[str]:
+        seen, waiting = set(), [name]
+        while waiting:
+            each = waiting.pop()
+            if each in seen or (source := cache._source_of(each)) is None:
+                continue
+            seen.add(each)
+            waiting += [other for other in source[1] if other.startswith("tasks.")]
+        return seen
+
+    solving = modules("tasks.astrometry.plate")
+    assert "tasks.catalogs.store" in solving
+    assert "tasks.astrometry.fitting" in solving
+    assert not solving & {"tasks.catalogs.services", "tasks.catalogs.fetch", "tasks.astrometry.alignment"}
 
 
 def test_one_thread_parses_at_a_time(monkeypatch):
@@ -173,3 +191,34 @@ def test_every_tool_that_a_stage_may_run_is_in_its_key():
 
 def test_every_cached_task_can_be_refreshed():
     assert {task.name.lower().replace(" ", "-") for task in cached_tasks()} == set(STAGES)
+
+
+def test_every_cached_task_can_be_refreshed_by_its_name():
+    import importlib
+    import pkgutil
+
+    from prefect import Task
+
+    import tasks
+    from models.run import STAGES
+    from tasks.core.records import stage_of
+
+    names = []
+    for package in pkgutil.iter_modules(tasks.__path__, "tasks."):
+        if importlib.util.find_spec(f"{package.name}.tasks") is None:
+            continue
+        module = importlib.import_module(f"{package.name}.tasks")
+        names += [
+            stage_of(each.cache_policy.key(each.name, {}))
+            for each in vars(module).values()
+            if isinstance(each, Task) and isinstance(each.cache_policy, cache.ByContent)
+        ]
+    assert sorted(names) == sorted(STAGES)
+
+
+def test_a_default_is_the_same_key_as_the_value_that_a_form_sends():
+    from models.settings import FlatSettings
+
+    sent = FlatSettings.model_validate_json(FlatSettings().model_dump_json())
+    assert cache._canonical(sent) == cache._canonical(FlatSettings())
+    assert repr(cache._canonical(sent)) == repr(cache._canonical(FlatSettings()))
