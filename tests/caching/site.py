@@ -25,7 +25,7 @@ from models.settings import Settings
 from tasks.core import running
 from tasks.core.errors import StageError
 from tasks.core.ledger import Made, read_made, size
-from tasks.core.records import NOTHING, Recording, stage_of
+from tasks.core.records import NOTHING, Recording
 from tests.demo import REPO
 
 __all__ = ["GROUPS", "NOTHING_RAN", "YEAR", "Ran", "Site", "as_subprocess", "counted_bodies", "files_of"]
@@ -193,10 +193,10 @@ class Site:
                 made |= {product.path for product in _PRODUCTS[entry.stage](result)}
         assert replaced == made, "the files that were replaced are not those of the bodies in the ledger"
 
-    def records(self, stage: str) -> list[Path]:
-        """Records of a stage, in the order of their names."""
-        folder = Recording(self.roots).folder
-        return sorted(path for path in folder.iterdir() if stage_of(path.name) == stage)
+    def record(self, stage: str) -> Path:
+        """The record that was made last of a stage."""
+        last = [entry for entry in read_made(self.roots) if entry.stage == stage][-1]
+        return Recording(self.roots).folder / last.key
 
     def product(self, pattern: str) -> Path:
         """The first file that a pattern below the data root finds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -72,13 +73,15 @@ def test_a_tool_of_another_version(site, tmp_path, monkeypatch, tool):
     assert site.run(groups=("M67",)).counts == NOTHING_RAN
 
 
-def test_another_swarp(site, tmp_path, monkeypatch):
+def test_another_swarp(site, api, tmp_path):
     """Its version stands in the stacks' headers: they are other files, and what is measured on them runs again."""
     another_version("SWarp", "--version", tmp_path / "bin")
-    with monkeypatch.context() as patched:
-        patched.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-        ran = site.run(groups=("M67",))
-    follows = (
+    start = size(site.roots)
+    paths = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    process = as_subprocess("flows.stack_target", "M67", site=site, api=api, PATH=paths)
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, output + errors
+    stages = (
         "combine",
         "psf-of-stack",
         "tie-to-ps1",
@@ -87,4 +90,4 @@ def test_another_swarp(site, tmp_path, monkeypatch):
         "finish-stack",
         "picture-of-stack",
     )
-    assert ran.counts == dict.fromkeys(follows, 2) | {"colour-picture": 1}
+    assert Ran(read_made(site.roots, start)).counts == dict.fromkeys(stages, 2) | {"colour-picture": 1}
