@@ -14,7 +14,9 @@ from uuid import UUID
 
 from prefect import Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -39,6 +41,14 @@ class Begun:
     results: list[Any]
     futures: dict[PrefectFuture[Any], int]
     started: float
+
+
+def _as_it_is(call: Sequence[Any], on_threads: bool) -> Sequence[Any]:
+    """Arguments in which Prefect looks for no futures; prefect-dask 0.3.7 would hand the quotes on to the task."""
+    context = FlowRunContext.get()
+    if on_threads or (context is not None and isinstance(context.task_runner, ThreadPoolTaskRunner)):
+        return [quote(argument) for argument in call]
+    return call
 
 
 class RunProgress:
@@ -122,7 +132,7 @@ class RunProgress:
         for call in calls:
             results.append(known(work, *call))
             if results[-1] is NOTHING:
-                futures[(submit or work.submit)(*map(quote, call))] = len(results) - 1
+                futures[(submit or work.submit)(*_as_it_is(call, submit is not None))] = len(results) - 1
         return Begun(results, futures, started)
 
     def end(self, name: str, begun: Begun) -> list[Any]:

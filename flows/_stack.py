@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefect import task
+from prefect.runtime import task_run
 
 from flows._progress import RunProgress
 from flows._way import Way, as_failure, stages
@@ -38,7 +39,12 @@ def combine_filters(chosen: Sequence[Selection], run: RunContext, progress: RunP
     ]
 
 
-@task(name="stack", task_run_name="finish one filter", persist_result=False)
+def _name() -> str:
+    stack = task_run.parameters.get("stack")
+    return f"finish {stack.group} {stack.filter}" if isinstance(stack, Stack) else "nothing to finish"
+
+
+@task(name="stack", task_run_name=_name, persist_result=False)
 def finish_filter(
     stack: Stack | FrameFailure, catalogs: FieldCatalogs, terms: Sequence[ColourTerm], run: RunContext
 ) -> Stack | FrameFailure:

@@ -14,6 +14,7 @@ from functools import partial
 from flows._cli import ALL_SECTIONS, Command
 
 command = Command("flows.build_release", __doc__ or "", ALL_SECTIONS)
+command.add_refresh()
 if __name__ == "__main__":
     command.begin()  # --help and mistakes end here, before Prefect's seconds of import
     from flows._prefect import begin
@@ -71,8 +72,5 @@ if __name__ == "__main__":
 
     if command.args.dry_run:
         sys.exit(command.run(describe_release))
-    sys.exit(
-        command.run(
-            lambda args, settings, telescope: exit_status(run_once(build_release, (telescope.name, settings), settings))
-        )
-    )
+    call = (command.telescope.name, command.settings, tuple(command.args.refresh))
+    sys.exit(command.run(lambda args, settings, telescope: exit_status(run_once(build_release, call, settings))))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
 import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
 from prefect import task
-from prefect.artifacts import create_image_artifact, create_link_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_table_artifact
 
 from models.base import FileRef, Record, Roots
 from models.frame import FrameFailure, FrameRecord
@@ -53,10 +55,19 @@ def report_with_artifact(path: Path, kind: str, rows: Sequence[Record], title: s
 
 @task(name="picture", task_run_name="picture {title}", persist_result=False)
 def show_picture(path: Path, title: str) -> None:
-    """Show a plot as an image artifact; a large one as a link to its file."""
-    content = path.read_bytes()
-    if len(content) <= _LARGEST_PICTURE:
-        url = "data:image/png;base64," + base64.b64encode(content).decode()
-        create_image_artifact(url, key=_key(title), description=str(path))
-    else:
-        create_link_artifact(path.as_uri(), key=_key(title), description=f"{title} ({len(content) // 1000} kB)")
+    """Show a plot as an image artifact; a large one smaller, since a browser opens no file of this machine."""
+    content, kind = path.read_bytes(), "png"
+    if len(content) > _LARGEST_PICTURE:
+        content, kind = _smaller(path), "jpeg"
+    url = f"data:image/{kind};base64," + base64.b64encode(content).decode()
+    create_image_artifact(url, key=_key(title), description=str(path))
+
+
+def _smaller(path: Path) -> bytes:
+    """A JPEG of a picture, at most 800 px wide and high."""
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((800, 800))
+    sink = io.BytesIO()
+    small.save(sink, "JPEG", quality=85)
+    return sink.getvalue()

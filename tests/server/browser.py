@@ -65,11 +65,12 @@ class Page:
             raise AssertionError(f"{error}; it shows: {self.text[:2000]}") from error
 
     def press(self, label: str, last: bool = False) -> None:
-        """Click the button of that label, when it is there."""
+        """Click what has that label, when it is there."""
         order = ".reverse()" if last else ""
-        find = (
-            "[...document.querySelectorAll('button, [role=option], [role=menuitem], a')]"
-            f"{order}.find(e => e.innerText.trim() === {json.dumps(label)} && e.getClientRects().length)"
+        said = f"e.innerText?.trim() === {json.dumps(label)}"
+        find = (  # the innermost element of that text; the click bubbles up to what listens
+            f"[...document.querySelectorAll('body *')]{order}.find(e => {said} && e.getClientRects().length"
+            f" && ![...e.children].some(e => {said}))"
         )
         until(lambda: self.script(f"!!{find}"), 30, f"button {label!r} among {self.text[:500]!r}")
         self.script(f"{find}.click()")
