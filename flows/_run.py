@@ -30,6 +30,8 @@ def a_run(run: RunContext, title: str) -> Iterator[RunProgress]:
     Results are kept under the data root whoever runs the flow, what a killed run left half-written is removed,
     Ctrl-C and SIGTERM end tools and processes first, and at the end it is said what really ran.
     """
+    # Prefect gives the loggers it is told of (PREFECT_LOGGING_EXTRA_LOGGERS) its handlers but not its level.
+    logging.getLogger("ohp").setLevel(logging.INFO)
     removed = sweep(run.roots)
     if removed:
         _log.info("removed %d unfinished files of runs that were killed", len(removed))
