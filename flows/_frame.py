@@ -119,7 +119,8 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
         return record
     with stages(run):
         if calibrated is not None:
-            telescope = _with_terms(run.telescope, tuple(terms))
+            # Only its own: another filter's term is no reason to calibrate this frame again.
+            telescope = _with_terms(run.telescope, tuple(term for term in terms if term.filter == record.raw.filter))
             if telescope != run.telescope:
                 calibrated = way.step(
                     calibrated_frame, calibrated.solved, placed.ps1, run.roots, telescope, run.settings.photometry
@@ -136,9 +137,9 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
     return record.model_copy(update={"published": published, "failures": failures})
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def _with_terms(telescope: Telescope, terms: tuple[ColourTerm, ...]) -> Telescope:
-    """The year's profile: one object for all its frames, which spares each of their keys a look at every band."""
+    """A filter's profile: one object for all its frames, which spares each of their keys a look at every band."""
     return telescope.with_colour_terms({term.filter: term.term for term in terms})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from flows._frame import known_field
 from flows._progress import RunProgress
 from flows._way import as_failure
 from models.astrometry import Alignment
-from models.base import Record
+from models.base import Record, Roots
 from models.field import FieldCatalogs
 from models.frame import ColourTerm, FrameFailure, FrameRecord, Rejected
 from models.report import PhotometryCheckRow, StackPsfRow, StackRow
@@ -31,6 +31,7 @@ from tasks.catalogs import separation
 from tasks.core.cache import recall
 from tasks.core.errors import UserError
 from tasks.core.files import is_current
+from tasks.core.records import locked
 from tasks.fields import field_of_target
 from tasks.photometry import gather_colour_terms
 from tasks.psf.tasks import mean_frame_psf
@@ -44,6 +45,7 @@ __all__ = [
     "align",
     "describe_groups",
     "frames_of_group",
+    "gather_rows",
     "group_catalogs",
     "groups_seen",
     "report_group",
@@ -284,6 +286,15 @@ def _psf_row(stack: Stack) -> StackPsfRow:
     )
 
 
+_REPORTS = "reports of stacks"
+
+
+def gather_rows(roots: Roots, telescope: Telescope, group: str, new: Mapping[str, Sequence[Record]]) -> None:
+    """A group's rows, and the rows of all groups gathered: by one run at a time, or rows are lost."""
+    with locked(roots, _REPORTS):
+        stack_rows(roots, telescope, group, new)
+
+
 def report_group(
     target: Target,
     frames: GroupFrames,
@@ -320,7 +331,7 @@ def report_group(
         "phot_check_report": [_check_row(stack) for stack in stacks],
         "stack_psf_report": [_psf_row(stack) for stack in stacks],
     }
-    stack_rows(run.roots, run.telescope, target.name, new)
+    gather_rows(run.roots, run.telescope, target.name, new)
     for kind, kind_rows in new.items():
         folder = run.roots.data / "stacks" / target.name / run.telescope.name
         report_with_artifact(folder / f"{kind}.json", kind, quote(kind_rows), f"{target.name} {run.telescope.name}")
@@ -336,7 +347,8 @@ def report_group(
     page = write_group_page(target, stacks, left_out, failures, alignment.notes, run.roots, run.telescope)
     for picture in sorted((page.parent / "plots").glob(f"{target.name}_*.png")):
         show_picture(picture, picture.stem)
-    index = write_index_page(run.roots)
+    with locked(run.roots, _REPORTS):
+        index = write_index_page(run.roots)
     return RunSummary(
         title=f"{target.name} {run.telescope.name}",
         n_asked=len(rows),

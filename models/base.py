@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -17,6 +17,9 @@ class Record(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null", validate_default=True)
+
+    outside_keys: ClassVar[frozenset[str]] = frozenset()
+    """Fields that decide nothing about a product made from the model: no part of a cache key."""
 
 
 def _inside(path: str) -> str:

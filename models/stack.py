@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -62,6 +62,9 @@ def stack_paths(group: str, telescope: str, filter: str, roots: Roots) -> StackP
 
 class AlignedFrame(Record):
     """A calibrated frame with a validated `.head`."""
+
+    # Only told: the joint solution says them anew for every frame when one frame of the group changes.
+    outside_keys: ClassVar[frozenset[str]] = frozenset({"reason", "rms_arcsec", "n_matched"})
 
     frame: CalibratedFrame
     head: FileRef = Field(description="SWarp/SCAMP external header (TPV), without FLXSCALE")

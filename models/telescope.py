@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -79,6 +79,8 @@ class Band(Record):
     The natural magnitude is ``m = PS1[ps1] + colour_term * (PS1[colour[0]] - PS1[colour[1]])``.
     """
 
+    outside_keys: ClassVar[frozenset[str]] = frozenset({"spellings"})
+
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", description="canonical, as it stands in file names")
     spellings: tuple[str, ...] = Field(
         (), description="matched after folding case-insensitively only where unambiguous"
@@ -92,6 +94,11 @@ class Band(Record):
 
 class Telescope(Record):
     """The profile of a telescope."""
+
+    # How files are found and read: what comes of it is in each `RawFrame`.
+    outside_keys: ClassVar[frozenset[str]] = frozenset(
+        {"description", "header", "path_hints", "site", "suffixes", "unfiltered"}
+    )
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     description: str = ""

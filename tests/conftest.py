@@ -60,5 +60,6 @@ def campaign_roots(campaign: Campaign, tmp_path: Path) -> Roots:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--demo DIR`: read an existing demo instead of making one."""
+    """`--demo DIR`: read an existing demo instead of making one; `--caching DIR`: the same for tests/caching."""
     parser.addoption("--demo", metavar="DIR", help="root of an existing `make demo`, instead of making one")
+    parser.addoption("--caching", metavar="DIR", help="where tests/caching keeps its campaign between sessions")

@@ -50,6 +50,9 @@ _INFRASTRUCTURE = {
 """Modules that move files and processes but decide no pixel: a change in them makes nothing stale."""
 
 
+_VALUES_ONLY = {"models.base", "models.run", "models.settings"}
+"""Models whose functions find places and read settings: what comes of them is in the key."""
+
 _parsing = threading.Lock()
 """Python 3.11 parses in one thread at a time (gh-106905: "AST constructor recursion depth mismatch")."""
 
@@ -62,6 +65,28 @@ class _WithoutDocstrings(ast.NodeTransformer):
             case [ast.Expr(value=ast.Constant(value=str())), *rest]:
                 node.body = rest or [ast.Pass()]  # type: ignore[attr-defined]
         return node
+
+
+class _WithoutFields(ast.NodeTransformer):
+    """Of a module of models only what it does: its functions and constants. The values of fields are in the key."""
+
+    # The names are ast's.
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        return None
+
+    def visit_Import(self, node: ast.Import) -> None:
+        return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        return None
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
+        names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+        return None if names & {"__all__", "model_config"} else node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef | None:
+        validates = any("validator" in ast.dump(decorator) for decorator in node.decorator_list)
+        return None if validates else node
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
@@ -100,12 +125,22 @@ def _handed_on(package: str) -> dict[str, str]:
 
 
 def code_digest(module: str) -> str:
-    """SHA-256 of what a module and the modules of `tasks` it imports, directly or not, do.
+    """SHA-256 of what a module and those of `tasks` and `models` it imports, directly or not, do.
 
-    Comments, docstrings and layout do not count; models do not either, since their values are in the key.
+    Comments, docstrings and layout do not count; fields of models do not either, since their values are in the key.
     """
     with _parsing:
         return _code_digest(module)
+
+
+@functools.cache
+def _digest_of(function: Callable[..., Any]) -> str:
+    """Of the function's module; of a function that stands beside its task, of the function alone."""
+    if not function.__module__.endswith(".tasks"):
+        return code_digest(function.__module__)
+    with _parsing:
+        tree = _WithoutDocstrings().visit(ast.parse(inspect.getsource(function)))
+        return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
 @functools.cache
@@ -114,7 +149,9 @@ def _code_digest(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in seen or name in _INFRASTRUCTURE or not name.startswith("tasks.") or name.endswith(".tasks"):
+        if name in seen or name in _INFRASTRUCTURE or name in _VALUES_ONLY or name.endswith(".tasks"):
+            continue
+        if not name.startswith(("tasks.", "models.")):
             continue
         source = _source_of(name)
         if source is not None:
@@ -134,6 +171,8 @@ def _source_of(name: str) -> tuple[str, tuple[str, ...]] | None:
         return None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     imported = tuple(_imports(tree))
+    if name.startswith("models."):
+        tree = _WithoutFields().visit(tree)
     return hashlib.sha256(ast.unparse(_WithoutDocstrings().visit(tree)).encode()).hexdigest(), imported
 
 
@@ -156,7 +195,8 @@ def _canonical(value: Any) -> Any:
 
 
 def _canonical_model(value: BaseModel) -> dict[str, Any]:
-    return {name: _canonical(getattr(value, name)) for name in type(value).model_fields}
+    left_out: frozenset[str] = getattr(type(value), "outside_keys", frozenset())
+    return {name: _canonical(getattr(value, name)) for name in type(value).model_fields if name not in left_out}
 
 
 _canonical_telescope = functools.lru_cache(maxsize=32)(_canonical_model)
@@ -192,8 +232,8 @@ class ByContent(CachePolicy):
     Parameters
     ----------
     code
-        The pure functions that do the task's work: the source of their modules and of all modules of
-        `tasks` these import is part of the key.
+        The functions that do the task's work: the source of their modules and of all modules of `tasks` and
+        `models` these import is part of the key; of one that stands in a ``tasks.py``, its own source.
     tools
         External tools whose versions are part of the key (labels of `tasks.core.tools.TOOLS`).
     ignore
@@ -214,7 +254,7 @@ class ByContent(CachePolicy):
     def _key(self, task: str, arguments: Mapping[str, Any]) -> str:
         spec = [
             task,
-            [code_digest(function.__module__) for function in self.code],
+            [_digest_of(function) for function in self.code],
             [tool_version(tool) for tool in self.tools],
             {
                 name: _canonical(value)

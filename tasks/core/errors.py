@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.frame import FrameFailure
 
-__all__ = ["StageError", "TransientError", "UserError"]
+__all__ = ["StageError", "TransientError", "UserError", "blame"]
 
 
 class UserError(Exception):
@@ -25,6 +25,8 @@ class StageError(Exception):
     """
 
     pending = False
+    of_the_machine = False
+    """The disk or the network refused: true only today, and never recorded. Set where the stage ran (`blame`)."""
 
     def __init__(self, stage: str, reason: str, remedy: str) -> None:
         super().__init__(stage, reason, remedy)
@@ -36,6 +38,15 @@ class StageError(Exception):
     def record(self, file: str) -> FrameFailure:
         """The failure as data."""
         return FrameFailure(file=file, stage=self.stage, reason=self.reason, remedy=self.remedy, pending=self.pending)
+
+
+def blame(error: StageError) -> None:
+    """Mark an error that was raised from one of the operating system's: no room, no permission, input/output error.
+
+    A FITS file that is none raises an `OSError` in astropy, too, but without an error number.
+    """
+    cause = error.__cause__
+    error.of_the_machine = isinstance(cause, OSError) and cause.errno is not None
 
 
 class TransientError(StageError):

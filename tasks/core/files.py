@@ -5,18 +5,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import socket
 import sqlite3
+import stat
 import threading
 import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from models.base import FileRef, Roots
 
@@ -209,6 +211,8 @@ def digest_pixels(path: Path, roots: Roots | None = None) -> str:
 
 def _digest(path: Path, scope: str, roots: Roots | None) -> str:
     status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+        raise OSError(f"{path}: not a regular file")
     signature = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     key = f"{scope}:{os.path.abspath(path)}"
     if roots is not None and (known := _memo(roots).get(key, signature)):
@@ -216,8 +220,11 @@ def _digest(path: Path, scope: str, roots: Roots | None) -> str:
     state = hashlib.sha256()
     with open(path, "rb") as stream:
         if scope != "file":
+            header = _primary_header(stream, path)
+            if scope == "undated":
+                _check_sum(header, stream, path)
             left_out = annotation_keywords if scope == "pixels" else _DATED
-            for card in _primary_cards(stream, path):
+            for card in _cards(header):
                 if not left_out.match(card[:8].strip()):
                     state.update(card.rstrip().encode("latin-1"))
         while block := stream.read(_BLOCK):
@@ -228,16 +235,51 @@ def _digest(path: Path, scope: str, roots: Roots | None) -> str:
     return digest
 
 
-def _primary_cards(stream: Any, path: Path) -> Iterator[str]:
-    while True:
-        block = stream.read(_FITS_BLOCK)
-        if len(block) < _FITS_BLOCK:
-            raise OSError(f"{path}: the FITS header ends before its END card")
-        for start in range(0, _FITS_BLOCK, 80):
-            card = block[start : start + 80].decode("latin-1")
-            if card.startswith("END     "):
-                return
-            yield card
+def _primary_header(stream: IO[bytes], path: Path) -> bytes:
+    """All blocks of the primary header, as they are."""
+    header = b""
+    while block := stream.read(_FITS_BLOCK):
+        header += block
+        if len(block) == _FITS_BLOCK and any(block[at : at + 8] == b"END     " for at in range(0, _FITS_BLOCK, 80)):
+            return header
+    raise OSError(f"{path}: the FITS header ends before its END card")
+
+
+def _cards(header: bytes) -> Iterator[str]:
+    """Cards up to the END card."""
+    for start in range(0, len(header), 80):
+        card = header[start : start + 80].decode("latin-1")
+        if card.startswith("END     "):
+            return
+        yield card
+
+
+def _check_sum(header: bytes, stream: IO[bytes], path: Path) -> None:
+    """Compare the primary HDU with its CHECKSUM, which covers the dates that the digest leaves out, too.
+
+    The ones' complement sum of the HDU's 32-bit words is the HDU, taken as one number, modulo 2^32 - 1; it must be
+    zero (FITS standard 4.0, appendix J). `stream` is left where the header ends.
+
+    Raises
+    ------
+    OSError
+        If they do not fit. An HDU without CHECKSUM is not checked.
+    """
+    values = {card[:8].strip(): card[10:].partition("/")[0].strip() for card in _cards(header)}
+    if "CHECKSUM" not in values:
+        return
+    try:
+        axes = [int(values[f"NAXIS{axis + 1}"]) for axis in range(int(values["NAXIS"]))]
+        size = abs(int(values["BITPIX"])) // 8 * math.prod(axes) if axes else 0
+    except (KeyError, ValueError) as error:
+        raise OSError(f"{path}: its header does not tell its size: {error}") from error
+    left, total = -(-size // _FITS_BLOCK) * _FITS_BLOCK, int.from_bytes(header, "big")
+    while left > 0 and (block := stream.read(min(left, _FITS_BLOCK * 256))):
+        total += int.from_bytes(block, "big")
+        left -= len(block)
+    if left > 0 or total % 0xFFFFFFFF:
+        raise OSError(f"{path}: its first HDU does not fit its CHECKSUM")
+    stream.seek(len(header))
 
 
 def ref(path: Path, roots: Roots, scope: str = "file") -> FileRef:

@@ -11,12 +11,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from tasks.core.errors import TransientError
+from tasks.core.errors import StageError, TransientError, blame
 from tasks.core.tools import StoppedError, stop_tools, stopping
 
 __all__ = ["configure_pool", "in_pool", "stop_pool", "work_here"]
@@ -75,6 +75,15 @@ def _get() -> ProcessPoolExecutor:
         return _pool
 
 
+def _blaming(function: Callable[..., R], args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
+    """Call the function; a cause is lost on the way between processes, so that it is looked at here."""
+    try:
+        return function(*args, **kwargs)
+    except StageError as error:
+        blame(error)
+        raise
+
+
 def in_pool(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a module-level function in the pool and wait for it. What it raises is raised here.
 
@@ -89,7 +98,7 @@ def in_pool(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return function(*args, **kwargs)
     pool = _get()
     try:
-        return pool.submit(function, *args, **kwargs).result()
+        return pool.submit(_blaming, function, args, kwargs).result()
     except (BrokenProcessPool, CancelledError) as error:
         if stopping():
             raise StoppedError(function.__name__) from error

@@ -28,7 +28,7 @@ def settled(file: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwar
     """Run `function` in the process pool; what would fail again in the same way comes back as a record.
 
     Such a record is a result like any other and may be cached: the same input is not tried again. What
-    depends on the day (a service, a tool that crashed or is not there) is raised and never cached.
+    depends on the day (a service, a tool that crashed or is not there, a disk that is full) is raised and never cached.
     """
     started = time.monotonic()
     try:
@@ -36,6 +36,8 @@ def settled(file: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwar
     except (TransientError, ToolFailedError, ToolMissingError):
         raise
     except StageError as error:
+        if error.of_the_machine:
+            raise
         _note("failed", time.monotonic() - started)
         return error.record(file)
     _note("made", time.monotonic() - started)

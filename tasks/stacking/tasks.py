@@ -55,7 +55,7 @@ def _scale_and_select(
 @task(
     name="select frames",
     task_run_name="select {target.name} {filter}",
-    cache_policy=ByContent(code=[relative_zero_points, select_frames]),
+    cache_policy=ByContent(code=[relative_zero_points, select_frames, _scale_and_select]),
     persist_result=True,
     retries=1,
     retry_condition_fn=is_transient,
@@ -126,7 +126,7 @@ def _measure_and_finish(stack: Stack, psf: StackPsf | None, validation: StackVal
 @task(
     name="finish stack",
     task_run_name="finish {stack.group} {stack.filter}",
-    cache_policy=ByContent(code=[finish_stack, depth]),
+    cache_policy=ByContent(code=[finish_stack, depth, _measure_and_finish]),
     persist_result=True,
     retries=1,
     retry_condition_fn=is_transient,

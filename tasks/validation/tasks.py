@@ -17,10 +17,16 @@ from tasks.validation import plot_validation, residuals, tie_stack, validate_sta
 __all__ = ["tied_stack", "validated_stack", "validation_plot"]
 
 
+def _with_tie(
+    stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
+) -> Stack:
+    return stack.model_copy(update={"tie": tie_stack(stack, ps1, roots, telescope, settings)})
+
+
 @task(
     name="tie to PS1",
     task_run_name="tie {stack.group} {stack.filter} to PS1",
-    cache_policy=ByContent(code=[tie_stack]),
+    cache_policy=ByContent(code=[tie_stack, _with_tie]),
     persist_result=True,
     retries=1,
     retry_condition_fn=is_transient,
@@ -47,12 +53,6 @@ def validated_stack(
     return settled(f"{stack.group}_{stack.filter}", validate_stack, stack, ps1, roots, telescope, settings)
 
 
-def _with_tie(
-    stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
-) -> Stack:
-    return stack.model_copy(update={"tie": tie_stack(stack, ps1, roots, telescope, settings)})
-
-
 def _measure_and_plot(
     stack: Stack,
     verdict: StackValidation,
@@ -72,7 +72,7 @@ def _measure_and_plot(
 @task(
     name="validation plot",
     task_run_name="plot {stack.group} {stack.filter} against PS1",
-    cache_policy=ByContent(code=[plot_validation, residuals]),
+    cache_policy=ByContent(code=[plot_validation, residuals, _measure_and_plot]),
     persist_result=True,
     retries=1,
     retry_condition_fn=is_transient,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import sys
+import textwrap
 import time
 from datetime import UTC, datetime
 
 import pytest
+from prefect import Task
 
 from models.base import FileRef
+from models.run import STAGES
 from tasks.core import cache
 from tasks.core.cache import code_digest
 from tasks.core.records import products_in
@@ -39,6 +44,7 @@ def test_products_are_found_wherever_they_are():
 def forget():
     cache._code_digest.cache_clear()
     cache._source_of.cache_clear()
+    cache._digest_of.cache_clear()
     cache._handed_on.cache_clear()
 
 
@@ -116,6 +122,75 @@ def test_one_thread_parses_at_a_time(monkeypatch):
         digests = list(threads.map(code_digest, modules * 4))
     assert digests == digests[:4] * 4
     assert most == 1
+
+
+MODEL = """
+from models.base import Record
+
+class Raw(Record):
+    start: float = 0.0
+
+    @property
+    def middle(self):
+        return self.start + {number}
+"""
+
+
+def test_what_a_model_computes_counts_and_its_fields_do_not(monkeypatch, tmp_path):
+    """The values of fields are in the key; what a property makes of them is not."""
+    source = tmp_path / "invented.py"
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *args: importlib.util.spec_from_file_location(name, source) if "invented" in name else real(name),
+    )
+
+    def digest(text: str) -> str:
+        source.write_text(text)
+        forget()
+        return code_digest("models.invented")
+
+    plain = digest(MODEL.format(number=1))
+    assert (
+        digest(MODEL.format(number=1).replace("start: float = 0.0", 'start: float = Field(1.0, description="s")'))
+        == plain
+    )
+    assert digest(MODEL.format(number=2)) != plain
+    forget()
+
+
+def cached_tasks():
+    import importlib as imports
+
+    subjects = ("astrometry", "calibration", "photometry", "psf", "quality", "report", "stacking", "validation")
+    for subject in subjects:
+        for value in vars(imports.import_module(f"tasks.{subject}.tasks")).values():
+            if isinstance(value, Task) and isinstance(value.cache_policy, cache.ByContent):
+                yield value
+
+
+@pytest.mark.parametrize("task", list(cached_tasks()), ids=lambda task: task.name)
+def test_the_function_that_a_task_runs_is_in_its_key(task):
+    tree = ast.parse(textwrap.dedent(inspect.getsource(task.fn)))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    (run,) = [call for call in calls if call.func.id in ("settled", "made")]
+    name = run.args[1 if run.func.id == "settled" else 0].id
+    assert name in [function.__name__ for function in task.cache_policy.code]
+
+
+def test_every_tool_that_a_stage_may_run_is_in_its_key():
+    """Seen in the source: a module that calls `run_tool` is reached only by tasks that name its tool."""
+    tools = {task.name: set(task.cache_policy.tools) for task in cached_tasks()}
+    assert tools["solve"] == {"solve-field"}
+    assert tools["align group"] == {"scamp"}
+    assert tools["combine"] == {"SWarp"}
+    assert tools["model PSF"] == tools["PSF of stack"] == {"source-extractor", "psfex"}
+    assert {name for name, used in tools.items() if not used} >= {"reduce", "measure", "calibrate", "validate"}
+
+
+def test_every_cached_task_can_be_refreshed():
+    assert {task.name.lower().replace(" ", "-") for task in cached_tasks()} == set(STAGES)
 
 
 def test_every_cached_task_can_be_refreshed_by_its_name():

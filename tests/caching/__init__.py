@@ -1,0 +1,1 @@
+"""Nothing is done twice, nothing is lost: counted by the bodies that ran."""
