@@ -15,7 +15,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -132,8 +133,13 @@ def at_the_shell(workers: int) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.INFO)
-    with running(workers), without_heartbeat():
-        yield
+    # Prefect ends a flow that got SIGTERM in order, then sends it once more to whoever had it before.
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: _give_up(128 + number))
+    try:
+        with running(workers), without_heartbeat():
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -146,9 +152,24 @@ def without_heartbeat() -> Iterator[None]:
 
 
 def _give_up(status: int) -> None:
-    """End the process: Ctrl-C also ended the embedded server, and Prefect would wait for that in vain."""
+    """End the process: Ctrl-C also ended the embedded server, and Prefect would wait for that in vain.
+
+    Where only this process was told to stop, the embedded server still runs and would outlive it.
+    """
+    for pid in _children():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     print("\nstopped; what was finished is kept, the same command carries on from there", file=sys.stderr, flush=True)
     os._exit(status)
+
+
+def _children() -> list[int]:
+    """Processes that this one started and that are still there."""
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread that ended in the meantime
+            found += [int(word) for word in path.read_text().split()]
+    return found
 
 
 def _stop_at_once(status: int) -> None:

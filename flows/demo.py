@@ -27,6 +27,7 @@ from flows._prefect import prepare
 from models.base import Roots
 from models.settings import Settings
 from models.telescope import Telescope
+from tasks.core.tools import end_with_parent
 
 GROUPS = ("M51", "M67")
 
@@ -51,6 +52,7 @@ def _server(roots: Roots) -> Iterator[str]:
             stderr=subprocess.STDOUT,
             env=os.environ | {"PREFECT_SERVER_API_PORT": str(port)},
             start_new_session=True,
+            preexec_fn=end_with_parent,
         )
         try:
             end = time.monotonic() + 120

@@ -30,6 +30,7 @@ __all__ = [
     "ToolMissingError",
     "Tool",
     "TOOLS",
+    "end_with_parent",
     "run_tool",
     "scratch",
     "stop_tools",
@@ -88,6 +89,11 @@ _PR_SET_PDEATHSIG = 1
 
 def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """In a child before its program begins: SIGTERM when the parent dies, however it does (see prctl(2))."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

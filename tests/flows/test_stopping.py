@@ -66,25 +66,34 @@ def _workers(pid: int) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_stopping_is_quick_and_leaves_nothing_running(campaign, tmp_path, number):
-    """To the whole group, as a terminal's Ctrl-C does."""
+def _left(root: Path) -> dict[str, str]:
+    """Processes that have to do with a data root, by what their command line or environment says."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            said = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+            if str(root).encode() in said:
+                found[folder.name] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone, or somebody else's
+            continue
+    return found
+
+
+@pytest.mark.parametrize(("number", "whom"), [("SIGINT", "group"), ("SIGTERM", "group"), ("SIGTERM", "process")])
+def test_stopping_is_quick_and_leaves_nothing_running(campaign, tmp_path, number, whom):
+    """To the whole group, as a terminal's Ctrl-C does, or to the flow alone, as ``kill`` does."""
     with reducing(campaign, tmp_path) as process:
         asked = time.monotonic()
-        os.killpg(process.pid, getattr(signal, number))
+        tell = os.killpg if whom == "group" else os.kill
+        tell(process.pid, getattr(signal, number))
         _, errors = process.communicate(timeout=30)
         assert time.monotonic() - asked < 10
         assert process.returncode != 0
         assert "Traceback" not in errors
-    time.sleep(1.0)
-    left = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(tmp_path).encode() in path.read_bytes():
-                left.append(path.parent.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    assert left == []
+        end = time.monotonic() + 10
+        while (left := _left(tmp_path)) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert not left
     assert not list(tmp_path.rglob("*.tmp"))
 
 
