@@ -16,9 +16,9 @@ from tests.demo import REPO
 _SIDE = 768
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api() -> Iterator[str]:
-    """Address of a Prefect server for the session."""
+    """Address of a Prefect server for these tests; gone before other tests look at pool and signals."""
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
@@ -30,7 +30,7 @@ def api() -> Iterator[str]:
     os.environ.update(ours)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(api: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A night-pair of 2023: M67 and M51 in g and r, two frames of each, small frames; complete. Nobody writes here."""
     from tasks.simulation import simulate_campaign
