@@ -73,6 +73,7 @@ def test_a_tool_of_another_version(site, tmp_path, monkeypatch, tool):
     assert site.run(groups=("M67",)).counts == NOTHING_RAN
 
 
+@pytest.mark.slow  # a minute: everything on the stacks runs again, in a process of its own
 def test_another_swarp(site, api, tmp_path):
     """Its version stands in the stacks' headers: they are other files, and what is measured on them runs again."""
     another_version("SWarp", "--version", tmp_path / "bin")

@@ -128,7 +128,7 @@ def _again(there: Observatory, root: Path) -> list:
 WAYS: dict[str, Callable[[Observatory, Path], list]] = {"retry_queries": _retry, "the same commands": _again}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["retry_queries", pytest.param("the same commands", marks=pytest.mark.slow)])
 def test_each_way_of_going_on_finishes_the_rest_and_nothing_else(waiting, tmp_path, way):
     there, _, _ = waiting
     root = tmp_path / "copy"
