@@ -346,7 +346,9 @@ def report_group(
     left_out = [rejected for row in rows for rejected in row.rejected]
     page = write_group_page(target, stacks, left_out, failures, alignment.notes, run.roots, run.telescope)
     for picture in sorted((page.parent / "plots").glob(f"{target.name}_*.png")):
-        show_picture(picture, picture.stem)
+        # What an earlier run made is in the interface already, as the latest under its key.
+        if picture.stat().st_mtime >= run.started:
+            show_picture(picture, picture.stem)
     with locked(run.roots, _REPORTS):
         index = write_index_page(run.roots)
     return RunSummary(
