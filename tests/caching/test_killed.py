@@ -109,7 +109,7 @@ def killed(process: subprocess.Popen[str], site: Site, bodies: int, then_s: floa
     return process.returncode != 0
 
 
-@pytest.mark.parametrize("moments", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_in_the_middle(finished, api, tmp_path, moments):
     """One kill after the other on one data root, over all the work of `reduce_year` and `stack_target`."""
     drawn = random.Random(moments)

@@ -123,9 +123,21 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+ALWAYS = {
+    "master bias, a pixel", "master flat deleted", "reduced frame, a pixel", "reduced frame cut in half",
+    "reduced frame, a zero point in its header", "list of sources deleted", ".psf, a byte", ".head, a byte",
+    "combined image, a pixel", "stack deleted", "weight map, a pixel", "validation plot deleted", "record cut",
+    "record, one digit",
+}  # fmt: skip
+"""One of each kind; the others take two minutes more and are in ``make test-long``."""
+
+
+@pytest.mark.parametrize(
+    "damage", [each if each in ALWAYS else pytest.param(each, marks=pytest.mark.slow) for each in DAMAGES]
+)
 def test_one_product_deleted_or_damaged(site, damage):
     """The task that makes it runs, and nothing follows: what it makes is what was there before."""
+    assert set(DAMAGES) >= ALWAYS
     pattern, how, expected = DAMAGES[damage]
     path = site.record(pattern.split()[-1]) if pattern.startswith("record") else site.product(pattern)
     before = path.read_bytes()
