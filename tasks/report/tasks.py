@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 from prefect import task
-from prefect.artifacts import create_image_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from models.base import FileRef, Record, Roots
 from models.frame import FrameFailure, FrameRecord
@@ -58,7 +58,13 @@ def show_picture(path: Path, title: str) -> None:
     """Show a plot as an image artifact; a large one smaller, since a browser opens no file of this machine."""
     content, kind = path.read_bytes(), "png"
     if len(content) > _LARGEST_PICTURE:
-        content, kind = _smaller(path), "jpeg"
+        try:
+            content, kind = _smaller(path), "jpeg"
+        except OSError as error:  # Pillow's errors are OSErrors; a picture is no reason to lose a stack
+            _log.warning("%s is not shown: %s", path, error)
+            text = f"`{path}` cannot be shown: {error}. Delete it and run the command again."
+            create_markdown_artifact(text, key=_key(title), description=str(path))
+            return
     url = f"data:image/{kind};base64," + base64.b64encode(content).decode()
     create_image_artifact(url, key=_key(title), description=str(path))
 
