@@ -51,6 +51,7 @@ def test_two_runs_at_once(finished, api, tmp_path):
     assert [name for name in undisturbed if ours.get(name) != undisturbed[name]] == []
 
 
+@pytest.mark.slow
 def test_a_year_and_a_group_at_once(site, api):
     """Reduced again (its masters are gone) while a group is stacked again (its stacks are gone)."""
     for pattern in ("2023/T120/master_*/*.fits", "2023/T120/psf/*/*.psf", "stacks/M67/T120/*_[gr].fits"):

@@ -79,7 +79,10 @@ def _left(root: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(("number", "whom"), [("SIGINT", "group"), ("SIGTERM", "group"), ("SIGTERM", "process")])
+@pytest.mark.parametrize(
+    ("number", "whom"),
+    [("SIGINT", "group"), pytest.param("SIGTERM", "group", marks=pytest.mark.slow), ("SIGTERM", "process")],
+)
 def test_stopping_is_quick_and_leaves_nothing_running(campaign, tmp_path, number, whom):
     """To the whole group, as a terminal's Ctrl-C does, or to the flow alone, as ``kill`` does."""
     with reducing(campaign, tmp_path) as process:
