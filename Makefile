@@ -4,6 +4,9 @@ PY := .venv/bin/python
 # The data root: make server ROOT=/data/ohp, or OHP_DATA_ROOT.
 AT := $(if $(ROOT),--root $(ROOT))
 
+truth: setup  ## simulate campaigns of several seeds under truth/, set the products against the truth (SEEDS="11,12,13")
+	@$(PY) -m scripts.truth --root truth $(if $(SEEDS),--seeds $(SEEDS)) --write docs/truth.md --json docs/truth.json
+
 .PHONY: help setup demo test test-long test-server check lint lock measured clean-demo server worker deploy bench
 
 help:  ## what there is

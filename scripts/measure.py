@@ -21,26 +21,17 @@ _HEAD = """\
 What the pipeline reaches on the simulated campaign of `make demo` (two fields, three years, six filters), measured
 against the simulator's truth by `make measured`. Made with {software}, on {cores} cores.
 
-| figure | measured | goal | reached | |
-|---|---|---|---|---|
 """
 
 
 def _measure(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
     from tasks.report import software_versions
-    from tasks.truth import measure_campaign
+    from tasks.truth import markdown_table, measure_campaign
 
     figures = measure_campaign(settings.roots, telescope.name)
-    rows = []
-    for figure in figures:
-        sign = "≤" if figure.better == "below" else "≥"
-        goal = "" if figure.bound is None else f"{sign} {figure.bound:g} {figure.unit}"
-        reached = "" if figure.reached is None else ("yes" if figure.reached else "**no**")
-        value = f"{figure.value:.3g}" if abs(figure.value) < 100 else f"{figure.value:.0f}"
-        rows.append(f"| {figure.name} | {value} {figure.unit} | {goal} | {reached} | {figure.detail} |")
     versions = software_versions(("solve-field", "source-extractor", "scamp", "SWarp", "psfex"))
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
-    text = _HEAD.format(software=software, cores=len(os.sched_getaffinity(0))) + "\n".join(rows) + "\n"
+    text = _HEAD.format(software=software, cores=len(os.sched_getaffinity(0))) + markdown_table(figures)
     if args.write is not None:
         args.write.write_text(text, encoding="utf-8")
     say(text)

@@ -2,6 +2,7 @@
 
 from tasks.simulation.bands import BANDS, natural, true_filters
 from tasks.simulation.campaign import Simulated, read_stars, read_truth, simulate_campaign
+from tasks.simulation.extended import SPIRAL, draw_spiral
 from tasks.simulation.measure import true_sources
 from tasks.simulation.optics import pixel_area, to_pixels, to_sky, wcs_header
 from tasks.simulation.plan import Shot, plan_campaign
@@ -10,9 +11,11 @@ from tasks.simulation.sky import FIELDS, at_epoch, field_sources
 __all__ = [
     "BANDS",
     "FIELDS",
+    "SPIRAL",
     "Shot",
     "Simulated",
     "at_epoch",
+    "draw_spiral",
     "field_sources",
     "natural",
     "pixel_area",

@@ -1,0 +1,104 @@
+"""A figure of merit, and how those of several campaigns are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from models.base import Record
+
+__all__ = ["Figure", "markdown_table", "over_seeds", "robust"]
+
+
+class Figure(Record):
+    """A figure of merit with its goal.
+
+    `bound` is what a small campaign must reach in the tests: its few frames and stars leave more chance than a goal
+    that is stated for many. Without one it is the goal.
+    """
+
+    name: str
+    value: float
+    unit: str
+    goal: float | None = None
+    bound: float | None = None
+    better: Literal["below", "above", "between"] = "below"
+    least: float | None = None
+    detail: str = ""
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the goal is reached; None where there is none."""
+        return self._within(self.goal)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the bound of the tests is kept; None where there is none."""
+        return self._within(self.bound if self.bound is not None else self.goal)
+
+    @property
+    def goal_text(self) -> str:
+        """The goal as a person writes it; empty where there is none."""
+        if self.goal is None:
+            return ""
+        if self.better == "between":
+            return f"{self.least:g} to {self.goal:g} {self.unit}".rstrip()
+        return f"{'≤' if self.better == 'below' else '≥'} {self.goal:g} {self.unit}".rstrip()
+
+    def _within(self, limit: float | None) -> bool | None:
+        if limit is None:
+            return None
+        if self.better == "above":
+            return self.value >= limit
+        return self.value <= limit and (self.least is None or self.value >= self.least)
+
+
+def robust(values: Sequence[float] | npt.NDArray[np.float64], about: float | None = None) -> float:
+    """Standard deviation from the median absolute deviation, about the median or a given value."""
+    array = np.asarray(values, np.float64)
+    centre = float(np.median(array)) if about is None else about
+    return float(1.4826 * np.median(np.abs(array - centre)))
+
+
+def over_seeds(campaigns: Sequence[Sequence[Figure]]) -> tuple[Figure, ...]:
+    """One figure of each name: of several campaigns the worst, with the others' range in the detail.
+
+    Worst is the largest where less is better, the smallest where more is, and of a range what is furthest from its
+    middle.
+    """
+    by_name: dict[str, list[Figure]] = {}
+    for figures in campaigns:
+        for figure in figures:
+            by_name.setdefault(figure.name, []).append(figure)
+    worst = []
+    for figures in by_name.values():
+        first = figures[0]
+        if first.better == "between" and first.goal is not None and first.least is not None:
+            middle = (first.goal + first.least) / 2
+            chosen = max(figures, key=lambda figure: abs(figure.value - middle))
+        elif first.better == "above":
+            chosen = min(figures, key=lambda figure: figure.value)
+        else:
+            chosen = max(figures, key=lambda figure: abs(figure.value))
+        if len(figures) > 1:
+            seen = ", ".join(_number(figure.value) for figure in figures)
+            chosen = chosen.model_copy(update={"detail": "; ".join(filter(None, (f"seeds {seen}", chosen.detail)))})
+        worst.append(chosen)
+    return tuple(worst)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def markdown_table(figures: Sequence[Figure]) -> str:
+    """The figures as rows of a table: name, value, goal, whether reached, detail."""
+    lines = ["| figure | measured | goal | reached | |", "|---|---|---|---|---|"]
+    for figure in figures:
+        reached = "" if figure.reached is None else ("yes" if figure.reached else "**no**")
+        value = f"{_number(figure.value)} {figure.unit}".rstrip()
+        lines.append(f"| {figure.name} | {value} | {figure.goal_text} | {reached} | {figure.detail} |")
+    return "\n".join(lines) + "\n"

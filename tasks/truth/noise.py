@@ -1,0 +1,220 @@
+"""Whether the noise is what the variances say, how deep a stack is against the best it could be, and its blemishes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import sep
+from scipy.spatial import cKDTree
+
+from models.frame import FrameRecord
+from models.simulation import TrueFrame
+from tasks.calibration import read_reduced
+from tasks.simulation import SPIRAL, to_pixels, true_sources
+from tasks.truth.figure import Figure, robust
+from tasks.truth.scene import Scene, StackImage
+
+__all__ = ["noise_figures"]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+_FAINTEST = 22.5
+_MAX_APERTURES = 2000
+_CLEAR_FWHM = 2.0
+_SPIRAL_MARGIN_ARCSEC = 30.0
+_SIGMA = 6.0
+
+
+def _reach(mag: FloatArray, sky_mag: float, fwhm: float) -> FloatArray:
+    """Radius (px) beyond which a source's light no longer counts: wider for bright ones, never below 2 FWHM."""
+    return np.asarray(fwhm * (_CLEAR_FWHM + 0.75 * np.clip(sky_mag - mag, 0.0, 12.0)))
+
+
+def _empty(shape: tuple[int, int], x: FloatArray, y: FloatArray, reach: FloatArray) -> BoolArray:
+    """Pixels out of reach of every source; positions 0-based."""
+    free = np.ones(shape, bool)
+    ny, nx = shape
+    for column, row, radius in zip(x, y, reach, strict=True):
+        if not (-radius < column < nx + radius and -radius < row < ny + radius):
+            continue
+        y0, y1 = max(0, int(row - radius)), min(ny, int(row + radius) + 2)
+        x0, x1 = max(0, int(column - radius)), min(nx, int(column + radius) + 2)
+        dy, dx = np.ogrid[y0:y1, x0:x1]
+        free[y0:y1, x0:x1] &= (dx - column) ** 2 + (dy - row) ** 2 > radius**2
+    return free
+
+
+def _apertures(free: BoolArray, radius: float, seed: int) -> FloatArray:
+    """Centres (x, y) of apertures that lie in free pixels and do not overlap; drawn from the seed."""
+    rng = np.random.default_rng(seed)
+    ny, nx = free.shape
+    reach = int(np.ceil(radius)) + 1
+    closed = np.pad(np.cumsum(np.cumsum(~free, axis=0, dtype=np.int64), axis=1), ((1, 0), (1, 0)))
+    chosen: list[tuple[float, float]] = []
+    tries = np.column_stack(
+        [rng.integers(reach, nx - reach, 20 * _MAX_APERTURES), rng.integers(reach, ny - reach, 20 * _MAX_APERTURES)]
+    )
+    x0, x1, y0, y1 = tries[:, 0] - reach, tries[:, 0] + reach + 1, tries[:, 1] - reach, tries[:, 1] + reach + 1
+    open_ = (closed[y1, x1] - closed[y0, x1] - closed[y1, x0] + closed[y0, x0]) == 0
+    places = tries[open_].astype(float)
+    if not len(places):
+        return np.empty((0, 2))
+    taken = np.zeros(len(places), bool)
+    near = cKDTree(places).query_ball_point(places, 2 * radius)
+    for i, around in enumerate(near):
+        if not taken[around].any():
+            taken[i] = True
+            chosen.append((places[i, 0], places[i, 1]))
+            if len(chosen) == _MAX_APERTURES:
+                break
+    return np.array(chosen)
+
+
+def _frame_pull(record: FrameRecord, true: TrueFrame, scene: Scene) -> float | None:
+    """Scatter of empty apertures (2 FWHM across) over what the variance map says."""
+    if record.reduced is None or true.seeing_arcsec is None or true.wcs is None:
+        return None
+    data, mask, variance, _ = read_reduced(record.reduced, scene.roots)
+    sources = true_sources(true, scene.stars, margin_px=100)
+    fwhm = true.seeing_arcsec / scene.telescope.camera.grid_scale
+    limit = float(true.zero_point or 23.0) - 2.5 * np.log10(5 * np.sqrt(float(np.median(variance))) / true.exptime)
+    bright = np.asarray(sources["mag"]) < _FAINTEST
+    free = _empty(
+        data.shape,
+        np.asarray(sources["x"])[bright] - 1,
+        np.asarray(sources["y"])[bright] - 1,
+        _reach(np.asarray(sources["mag"])[bright], limit, fwhm),
+    ) & (mask == 0)
+    if true.field in _SPIRALS:
+        free &= _outside_spiral(data.shape, true)
+    image = np.ascontiguousarray(data, np.float32)
+    sky = sep.Background(image, mask=~free, bw=64, bh=64)
+    image -= sky.back(dtype=np.float32)
+    centres = _apertures(free, fwhm, 1)
+    if len(centres) < 100:
+        return None
+    sums, errors, _ = sep.sum_circle(image, centres[:, 0], centres[:, 1], fwhm, var=variance, subpix=0)
+    return robust(sums / errors)
+
+
+_SPIRALS = ("M51",)
+
+
+def _outside_spiral(shape: tuple[int, int], true: TrueFrame) -> BoolArray:
+    assert true.wcs is not None
+    x, y = to_pixels(true.wcs, np.array([SPIRAL["ra"]]), np.array([SPIRAL["dec"]]))
+    radius = (SPIRAL["radius_arcsec"] + 2 * _SPIRAL_MARGIN_ARCSEC) / (
+        3600 * np.sqrt(abs(np.linalg.det(np.array(true.wcs.cd))))
+    )
+    dy, dx = np.ogrid[: shape[0], : shape[1]]
+    return np.asarray((dx + 1 - x[0]) ** 2 + (dy + 1 - y[0]) ** 2 > radius**2)
+
+
+def stack_empty(stack: StackImage, scene: Scene) -> BoolArray:
+    """Pixels of a stack with full weight that no true source reaches."""
+    table = scene.here(stack)
+    fwhm = float(stack.header.get("FWHM_PX", 4.0))
+    mag = np.asarray(table["mag"])
+    limit = float(stack.header.get("DEPTH5S", 23.0))
+    bright = mag < limit + 1.0
+    free = _empty(
+        stack.data.shape,
+        np.asarray(table["x"])[bright],
+        np.asarray(table["y"])[bright],
+        _reach(mag[bright], limit + 1.0, fwhm),
+    )
+    if stack.group in _SPIRALS:
+        x, y = stack.wcs.all_world2pix([SPIRAL["ra"]], [SPIRAL["dec"]], 0)
+        radius = (SPIRAL["radius_arcsec"] + 2 * _SPIRAL_MARGIN_ARCSEC) / float(stack.header["PIXSCALE"])
+        dy, dx = np.ogrid[: stack.data.shape[0], : stack.data.shape[1]]
+        free &= (dx - x[0]) ** 2 + (dy - y[0]) ** 2 > radius**2
+    covered = stack.weight > 0
+    full = float(np.percentile(stack.weight[covered], 75))
+    return np.asarray(free & (stack.weight > 0.5 * full))
+
+
+def _ideal_sigma(inputs: Sequence[tuple[FrameRecord, TrueFrame]], scene: Scene, radius: float) -> float:
+    """Noise of an aperture's sum (units of a zero point of 30) if every frame counts by its inverse variance.
+
+    White noise from the truth of each frame: photons of the sky and read noise; nothing of the images is used.
+    """
+    total = 0.0
+    for _, true in inputs:
+        assert true.sky_adu is not None
+        assert true.zero_point is not None
+        gain, noise = scene.truth.gain, scene.truth.read_noise
+        pixel = (true.sky_adu * gain + noise**2) / gain**2
+        scale = 10 ** (0.4 * (30.0 - true.zero_point)) / true.exptime
+        total += 1.0 / (np.pi * radius**2 * pixel * scale**2)
+    return float(total**-0.5)
+
+
+def noise_figures(scene: Scene, every_frame: int = 3) -> list[Figure]:
+    """Pulls of the noise of empty apertures on frames and stacks; depth against the ideal; blemishes left.
+
+    Parameters
+    ----------
+    scene
+        The campaign.
+    every_frame
+        Every so many frames are looked at.
+    """
+    pulls = [
+        value for record, true in scene.pairs[::every_frame] if (value := _frame_pull(record, true, scene)) is not None
+    ]
+    figures = []
+    if pulls:
+        figures.append(
+            Figure(name="pull of the noise in empty apertures, frames", value=float(np.median(pulls)), unit="",
+                   goal=1.1, least=0.9, better="between", bound=1.15,
+                   detail=f"{len(pulls)} frames, {min(pulls):.2f} to {max(pulls):.2f}")
+        )  # fmt: skip
+    said: dict[str, float] = {}
+    depth: dict[str, float] = {}
+    blemishes: dict[str, float] = {}
+    how = ""
+    for stack in scene.stacks():
+        how = str(stack.header["COMBTYPE"]).lower()
+        free = stack_empty(stack, scene)
+        image = stack.data.copy()
+        sky = sep.Background(image, mask=~free, bw=64, bh=64)
+        image -= sky.back(dtype=np.float32)
+        radius = float(stack.header.get("FWHM_PX", 4.0))
+        centres = _apertures(free, radius, 2)
+        if len(centres) < 50:
+            continue
+        sums, _, _ = sep.sum_circle(image, centres[:, 0], centres[:, 1], radius, subpix=0)
+        depth[stack.label] = _ideal_sigma(scene.inputs(stack), scene, radius) / robust(sums)
+        correlation = stack.header.get("NOISCORR")
+        to_inverse = stack.header.get("INVVAR")
+        if correlation is not None and to_inverse is not None:
+            white = np.where(stack.weight > 0, 1.0 / np.maximum(stack.weight * to_inverse, 1e-30), 0.0)
+            _, error, _ = sep.sum_circle(
+                image, centres[:, 0], centres[:, 1], radius, var=white.astype(np.float32), subpix=0
+            )
+            said[stack.label] = robust(sums / (error * float(correlation)))
+        pixel = robust(np.asarray(image[free], np.float64))
+        blemishes[stack.label] = float(np.count_nonzero(np.abs(image[free]) > _SIGMA * pixel)) / np.count_nonzero(free)
+    if said:
+        figures.append(
+            Figure(name=f"pull of the noise in empty apertures, stacks ({how}), worst",
+                   value=max(said.values(), key=lambda value: abs(np.log(value))), unit="", goal=1.1, least=0.9,
+                   better="between", bound=1.2, detail=", ".join(f"{k} {v:.2f}" for k, v in sorted(said.items())))
+        )  # fmt: skip
+    if depth:
+        worst = min(depth, key=lambda label: depth[label])
+        figures.append(
+            Figure(name=f"depth of stacks ({how}) against ideal weights, worst", value=depth[worst], unit="",
+                   goal=0.95 if how == "weighted" else None, better="above", bound=0.5,
+                   detail=", ".join(f"{k} {v:.2f}" for k, v in sorted(depth.items())))
+        )  # fmt: skip
+    if blemishes:
+        worst = max(blemishes, key=lambda label: blemishes[label])
+        figures.append(
+            Figure(name=f"bad pixels left (beyond 6 sigma on empty sky), stacks ({how}), worst", value=blemishes[worst],
+                   unit="", goal=1e-5, bound=1e-4, detail=f"{worst}; median {np.median(list(blemishes.values())):.1e}")
+        )  # fmt: skip
+    return figures

@@ -1,0 +1,140 @@
+"""Whether a stack's PSF image is that of its stars."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+from scipy.optimize import brentq
+
+from models.frame import FrameRecord
+from models.simulation import TrueFrame
+from tasks.core.errors import StageError
+from tasks.psf import fit_moffat
+from tasks.truth.figure import Figure
+from tasks.truth.scene import Scene, StackImage
+from tasks.truth.stacks import clean_stars
+
+__all__ = ["psf_figures"]
+
+FloatArray = npt.NDArray[np.float64]
+
+_MAX_STARS = 25
+_MIN_STARS = 3
+_BRIGHTEST = 14.5
+_FAINTEST = 17.5
+
+
+def _star_widths(stack: StackImage, scene: Scene) -> list[float]:
+    """FWHM (px) of a stack's brightest clean stars, each fitted by a Moffat profile."""
+    fwhm = float(stack.header.get("FWHM_PX", 4.0))
+    half = int(np.ceil(4.0 * fwhm))
+    pixels, mag = clean_stars(stack, scene, _FAINTEST, half)
+    widths = []
+    for x, y in pixels[np.argsort(mag)]:
+        row, column = int(np.rint(y)), int(np.rint(x))
+        stamp = stack.data[row - half : row + half + 1, column - half : column + half + 1]
+        try:
+            widths.append(fit_moffat(stamp.astype(np.float64), fwhm).fwhm_px)
+        except StageError:
+            continue
+        if len(widths) == _MAX_STARS:
+            break
+    return widths
+
+
+def _weights(inputs: list[tuple[FrameRecord, TrueFrame]], combine: str, scene: Scene) -> FloatArray:
+    """Share of each frame in a stack: by inverse variance, or the same for all in a median."""
+    if combine != "WEIGHTED":
+        return np.full(len(inputs), 1.0 / len(inputs))
+    gain, noise = scene.truth.gain, scene.truth.read_noise
+    inverse = []
+    for _, true in inputs:
+        assert true.sky_adu is not None
+        assert true.zero_point is not None
+        scale = 10 ** (0.4 * (30.0 - true.zero_point)) / true.exptime
+        inverse.append(gain**2 / ((true.sky_adu * gain + noise**2) * scale**2))
+    return np.asarray(np.asarray(inverse) / np.sum(inverse))
+
+
+def true_shape(stack: StackImage, scene: Scene) -> tuple[float, float]:
+    """EE50 (arcsec, of all light) and ellipticity ``(a - b)/(a + b)`` of the sum of the frames' true profiles.
+
+    At the optical axis. A pixel of the frame and one of the stack widen a profile by a twelfth of their area each in
+    quadrature, on either axis; the kernel's own width (LANCZOS3) is next to nothing.
+    """
+    inputs = scene.inputs(stack)
+    share = _weights(inputs, str(stack.header["COMBTYPE"]), scene)
+    profiles, e = [], np.zeros(2)
+    scale = float(stack.header["PIXSCALE"])
+    for (_, true), weight in zip(inputs, share, strict=True):
+        assert true.seeing_arcsec is not None
+        assert true.moffat_beta is not None
+        assert true.ellipticity is not None
+        assert true.wcs is not None
+        alpha = true.seeing_arcsec / 2 / np.sqrt(2 ** (1 / true.moffat_beta) - 1)
+        profiles.append((weight, alpha, true.moffat_beta))
+        # Of the wings e says how the frame's axes differ: FWHM exp(+-e / 2); turned to the sky by the frame's CD.
+        e1, e2, _ = true.ellipticity
+        cd = np.array(true.wcs.cd)
+        angle = 0.5 * np.arctan2(e2, e1)
+        axis = cd @ np.array([np.cos(angle), np.sin(angle)])
+        turned = 2 * np.arctan2(axis[1], axis[0])
+        e += weight * np.hypot(e1, e2) * np.array([np.cos(turned), np.sin(turned)])
+
+    def enclosed(radius: float) -> float:
+        return float(sum(w * (1 - (1 + (radius / a) ** 2) ** (1 - beta)) for w, a, beta in profiles))
+
+    bare = float(brentq(lambda radius: enclosed(radius) - 0.5, 0.05, 20.0))
+    # EE50 of a Gaussian of the same variance per axis grows as sqrt(2 ln 2) sigma.
+    widened = np.sqrt(bare**2 + 2 * np.log(2) * 2 * scale**2 / 12)
+    return float(widened), float(np.tanh(np.hypot(*e) / 2))
+
+
+def psf_figures(scene: Scene) -> list[Figure]:
+    """FWHM against the stars', EE50 and ellipticity against the frames' true profiles, sum, centre and scale."""
+    width: dict[str, float] = {}
+    ee50: dict[str, float] = {}
+    round_: dict[str, float] = {}
+    sums, centres, scales = [], [], []
+    how = ""
+    for stack in scene.stacks():
+        path = stack.beside("_psf.fits")
+        if not path.is_file():
+            continue
+        how = str(stack.header["COMBTYPE"]).lower()
+        with fits.open(path, memmap=False) as hdus:
+            image, header = np.asarray(hdus[0].data, np.float64), hdus[0].header
+        rows, columns = np.indices(image.shape) - (np.array(image.shape).reshape(2, 1, 1) - 1) / 2
+        core = np.hypot(rows, columns) <= 2 * float(header["FWHM_PX"])
+        light = image * core
+        sums.append(abs(float(image.sum()) - 1.0))
+        centres.append(float(np.hypot((light * rows).sum(), (light * columns).sum()) / light.sum()))
+        scales.append(abs(float(header["PIXSCALE"]) - scene.telescope.camera.grid_scale))
+        widths = _star_widths(stack, scene)
+        if len(widths) >= _MIN_STARS:
+            own = fit_moffat(image, float(stack.header.get("FWHM_PX", 4.0))).fwhm_px
+            width[stack.label] = 100 * (own / float(np.median(widths)) - 1)
+        true_ee50, true_e = true_shape(stack, scene)
+        ee50[stack.label] = 100 * (float(header["EE50_AS"]) / true_ee50 - 1)
+        round_[stack.label] = float(header["ELLIPT"]) - true_e
+    figures = []
+    exact = how == "weighted"  # a median has no profile that its frames' profiles tell
+    for name, values, unit, goal, bound in (
+        ("FWHM against the stars'", width, "%", 2.0, 3.0),
+        ("EE50 against the frames' profiles", ee50, "%", 2.0 if exact else None, 5.0 if exact else 25.0),
+        ("ellipticity against the frames' profiles", round_, "", 0.01, 0.03),
+    ):
+        if values:
+            worst = max(values, key=lambda label: abs(values[label]))
+            figures.append(
+                Figure(name=f"PSF image ({how}), {name}, worst", value=abs(values[worst]), unit=unit, goal=goal,
+                       bound=bound, detail=", ".join(f"{k} {v:+.3g}" for k, v in sorted(values.items())))
+            )  # fmt: skip
+    if sums:
+        figures += [
+            Figure(name="PSF image, abs(sum - 1), worst", value=max(sums), unit="", goal=1e-4),
+            Figure(name="PSF image, centroid off the centre, worst", value=max(centres), unit="px", goal=0.05),
+            Figure(name="PSF image, abs(PIXSCALE - 0.770)", value=max(scales), unit="arcsec/px", goal=1e-6),
+        ]  # fmt: skip
+    return figures
