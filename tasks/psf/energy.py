@@ -80,8 +80,8 @@ def measure_growth(
     its pixels (over the Moffat profile that is fitted meanwhile, so that the slope within a ring does not
     matter), since a sum takes the faint neighbours of a rich field for wings: 1 % too much at 3 FWHM and 5 % at
     7. All is relative to the light within 1 FWHM; the weighted median of the stars counts, those left out that
-    deviate by more than four of its robust sigma; and a Moffat profile fitted to the result tells what lies beyond 3.5 FWHM and how much of the wings is in the annulus of the sky (5 to 8
-    FWHM).
+    deviate by more than four of its robust sigma; and a Moffat profile fitted to the result tells what lies beyond
+    3.5 FWHM and how much of the wings is in the annulus of the sky (5 to 8 FWHM).
 
     Parameters
     ----------

@@ -49,6 +49,8 @@ _EVEN = (0.85, 1.2)
 _EVEN_CORE_FWHM, _EVEN_WINGS_FWHM = 1.0, 2.5
 _MAX_UNEVEN_WINGS = 0.15
 _MIN_EVEN_STARS = 8
+_INCOMPLETE = 16
+"""SExtractor's flag of an object whose aperture data are incomplete."""
 _REMEDY = "look at the stack: are its frames aligned, and are there stars on it?"
 
 
@@ -176,7 +178,7 @@ def _read_stack(stack: Stack, roots: Roots) -> tuple[FloatArray, FloatArray, WCS
 
 
 def _leave_out_uneven(catalogue: Path, weight: FloatArray, width: float, settings: PsfSettings) -> fits.FITS_rec:
-    """The catalogue's sources; those that not all frames show in full get the flag of pixels without data.
+    """The catalogue's sources; those that not all frames show in full are flagged.
 
     In the file as well, from which PSFEx chooses. Nothing is flagged where fewer than eight candidates would remain.
     """
@@ -187,8 +189,8 @@ def _leave_out_uneven(catalogue: Path, weight: FloatArray, width: float, setting
     if candidates(objects[even], settings) < _MIN_EVEN_STARS:
         return objects
     with fits.open(catalogue, mode="update", memmap=False) as hdus:
-        flags = hdus["LDAC_OBJECTS"].data["IMAFLAGS_ISO"]
-        flags[~even] |= int(MaskBit.NO_DATA)
+        # FLAGS and not IMAFLAGS_ISO: where PSFEx looks for the stars' typical width it heeds the former alone.
+        hdus["LDAC_OBJECTS"].data["FLAGS"][~even] |= _INCOMPLETE
     return read_objects(catalogue)
 
 
@@ -339,7 +341,9 @@ def _epsf(stamps: list[FloatArray]) -> FloatArray:
         # photutils says which stars it could not fit; their number is judged here by the result alone.
         warnings.simplefilter("ignore", AstropyUserWarning)
         stars = extract_stars(images, tables, size=(size - 2, size - 2))
-        built, _ = EPSFBuilder(oversampling=1, maxiters=5, progress_bar=False, shape=(size, size))(stars)
+        # Without its smoothing, which is made for four samples a pixel and widens one of FWHM 3 px by 3.5 %.
+        builder = EPSFBuilder(oversampling=1, maxiters=5, smoothing_kernel=None, progress_bar=False, shape=(size, size))
+        built, _ = builder(stars)
     data = np.asarray(built.data, dtype=np.float64)
     if data.shape != (size, size) or not np.isfinite(data).all() or data.sum() <= 0:
         raise StageError("PSF", f"no effective PSF from {len(stamps)} stars", _REMEDY)
