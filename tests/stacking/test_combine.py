@@ -281,7 +281,7 @@ def test_relative_scale_is_said_and_has_no_zero_point(roots, field, made):
     assert "PHOTZP" not in header
     assert header["PHOTCAL"] == "RELATIVE"
     assert header["BUNIT"] == "adu/s"
-    assert depth(stack, None, roots) is None
+    assert depth(stack, None, None, roots) is None
 
 
 def test_saturated_core_keeps_its_weight_only_where_nobody_sees_it(roots, sky):
