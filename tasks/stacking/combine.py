@@ -232,8 +232,8 @@ def _linearity_notes(found: StackLinearity | None) -> tuple[str, ...]:
     if found is None or not found.bent:
         return ()
     return (
-        f"not linear: faint stars ({found.n_faint}) are {found.magnitude:+.3f} +- {found.error:.3f} mag off bright ones "
-        f"({found.n_bright}), against the weighted mean of the same frames",
+        f"not linear: {found.n_faint} faint stars are {found.magnitude:+.3f} +- {found.error:.3f} mag off "
+        f"{found.n_bright} bright ones, against the weighted mean of the same frames",
     )
 
 

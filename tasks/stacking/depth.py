@@ -22,7 +22,13 @@ FloatArray = npt.NDArray[np.float64]
 
 _MIN_APERTURES = 50
 _MAX_APERTURES = 4000
+_PLENTY = 400
+_CLEARANCES = (2.5, 2.0, 1.5)
+"""Distance of an aperture's centre from the nearest source, radii: as much as leaves plenty of places."""
 _MIN_PIXELS = 10_000
+_GALAXY = 1.0
+"""Where the smooth light is brighter than the typical sky by so much of a pixel's noise, a galaxy's own structure
+would count as noise."""
 _RING = (2.0, 5.0)
 """Of the local sky, aperture radii."""
 _DEEP = 0.5
@@ -50,12 +56,17 @@ def _sky(data: FloatImage, weight: FloatImage) -> _Sky | None:
     occupied = shallow
     # Once more with what the first look found left out of the sky: it had raised it.
     for _ in range(2):
-        flat = image - sep.Background(image, mask=occupied, bw=64, bh=64).back(dtype=np.float32)
-        if _robust(flat[~shallow]) <= 0:
+        light = sep.Background(image, mask=occupied, bw=64, bh=64).back(dtype=np.float32)
+        flat = image - light
+        noise = _robust(flat[~shallow])
+        if noise <= 0:
             return None
         smooth = ndimage.gaussian_filter(np.where(shallow, 0, flat), 1.5)
         above = smooth > 3.0 * _robust(smooth[~shallow])
         occupied = ndimage.binary_opening(above & ~shallow, iterations=1) | shallow
+        inside = light - np.median(light[~shallow]) > _GALAXY * noise
+        if np.count_nonzero(~(occupied | inside)) > _MIN_PIXELS:
+            occupied |= inside
     return _Sky(flat, occupied)
 
 
@@ -65,7 +76,10 @@ def _empty_apertures(sky: _Sky, radius: float) -> tuple[FloatArray, FloatArray] 
     The sky's own noise in the ring is divided out: what is left is that of the aperture alone.
     """
     room = ndimage.distance_transform_edt(~sky.occupied)
-    centres = _places(room > 1.5 * radius + 2.0, radius)
+    centres = np.empty((0, 2), np.int64)
+    for clearance in _CLEARANCES:
+        if len(centres) < _PLENTY:
+            centres = _places(room > clearance * radius + 2.0, radius)
     if len(centres) < _MIN_APERTURES:
         return None
     y, x = centres.T.astype(float)

@@ -40,6 +40,9 @@ _BENT_SETTINGS = PhotometrySettings(min_snr=_BENT_MIN_SNR)
 _BRIGHT_MAG, _FAINT_MAG = 2.0, 3.0
 """Stars within so much of the brightest linear one, against those fainter by so much and more."""
 _MIN_OF_A_KIND = 5
+"""Of the brightest and of the faintest, where so few are that bright or that faint."""
+_LEAST_APART = 2.0
+"""Magnitudes between the typical bright and the typical faint star."""
 _WIDTH_OF_HALF_LIGHT = 1.54
 """FWHM over half-light radius of a Moffat profile of beta 3, 2 (2^(1/3) - 1)^0.5 / (2^(1/2) - 1)^0.5 = 1.58, less
 what pixels add."""
@@ -171,7 +174,7 @@ def linearity(
     Returns
     -------
     StackLinearity or None
-        None where fewer than 5 bright or 5 faint stars are fit for it.
+        None where fewer than 10 stars are fit for it, or bright and faint ones are less than 2 mag apart.
     """
     stars = _stars(mean, bad, fwhm_px, linear_limit, _BENT_SIGMA, _BENT_SETTINGS)
     if stars is None or not len(stars):
@@ -182,9 +185,14 @@ def linearity(
         return None
     fainter = -2.5 * np.log10(fluxes[0][good] / fluxes[1][good])
     below = 2.5 * np.log10(fluxes[1][good].max() / fluxes[1][good])
-    kinds = [fainter[below < _BRIGHT_MAG], fainter[below > _FAINT_MAG]]
-    if min(map(len, kinds)) < _MIN_OF_A_KIND:
+    order = np.argsort(below, kind="stable")
+    of_kind = [
+        order[: max(_MIN_OF_A_KIND, np.count_nonzero(below < _BRIGHT_MAG))],
+        order[-max(_MIN_OF_A_KIND, np.count_nonzero(below > _FAINT_MAG)) :],
+    ]
+    if np.median(below[of_kind[1]]) - np.median(below[of_kind[0]]) < _LEAST_APART:
         return None
+    kinds = [fainter[chosen] for chosen in of_kind]
     bright, faint = (float(np.median(values)) for values in kinds)
     errors = [
         1.2533 * 1.4826 * float(np.median(np.abs(values - middle))) / np.sqrt(len(values))

@@ -160,8 +160,8 @@ def _noise_cards(noise: StackNoise | None) -> list[tuple[str, object, str]]:
     if noise is None:
         return []
     return [
-        ("INVVAR", float(f"{noise.inverse_variance:.6g}"), "1 / variance of a pixel = INVVAR * weight"),
-        ("NOISCORR", round(noise.correlation, 4), "aperture noise (2 FWHM across) / that from INVVAR"),
+        ("INVVAR", float(f"{noise.inverse_variance:.6g}"), "pixel: 1 / variance = INVVAR * weight"),
+        ("NOISCORR", round(noise.correlation, 4), "noise of 2 FWHM apertures over white"),
     ]
 
 

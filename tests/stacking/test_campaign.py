@@ -70,7 +70,12 @@ def stacked(campaign, tmp_path_factory):
     grid = common_grid([selection], roots, T120, SETTINGS.stack)
     stack = combine(selection, grid, roots, T120, SETTINGS.stack)
     psf = stack_psf(stack, roots, T120, SETTINGS.psf)
-    return roots, scaling, selection, finish_stack(stack, psf, None, roots, depth(stack, psf, stack_noise(stack, psf, roots), roots))
+    return (
+        roots,
+        scaling,
+        selection,
+        finish_stack(stack, psf, None, roots, depth(stack, psf, stack_noise(stack, psf, roots), roots)),
+    )
 
 
 def true_frames(campaign):
