@@ -52,9 +52,7 @@ def finish_filter(
     if isinstance(stack, FrameFailure):
         return stack
     way, roots, settings = Way(f"{stack.group}_{stack.filter}", run.roots), run.roots, run.settings
-    telescope = run.telescope.with_colour_terms(
-        {term.filter: term.term for term in terms if term.filter == stack.filter}
-    )
+    telescope = run.telescope.with_colour_terms(term for term in terms if term.filter == stack.filter)
     with stages(run):
         psf = way.step(psf_of_stack, stack, roots, telescope, settings.psf)
         with_psf = stack.model_copy(update={"psf": psf})

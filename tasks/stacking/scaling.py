@@ -20,9 +20,8 @@ from models.telescope import Telescope
 from tasks.calibration import read_reduced
 from tasks.catalogs import reference_table
 from tasks.core.errors import StageError
-from tasks.photometry import PS1Stars, fit_zero_point, frame_fwhm_px, ps1_stars
+from tasks.photometry import PS1Stars, fit_zero_point, frame_fwhm_px, ps1_stars, relative_area
 from tasks.quality import read_sources
-from tasks.stacking.area import mean_area, solid_angle
 from tasks.stacking.grid import unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs
 from tasks.stacking.relative import RelativeSolution, huber_location, link_frames, solve_relative
@@ -231,7 +230,7 @@ def _measure(aligned: AlignedFrame, roots: Roots, telescope: Telescope, settings
     sky = wcs.all_pix2world(np.column_stack([stars.x, stars.y]), 1)
     area = np.ones(len(stars.x))
     if aligned.frame.reduced.flat is not None:
-        area = solid_angle(wcs, stars.x, stars.y) / mean_area(wcs, (data.shape[0], data.shape[1]))
+        area = relative_area(wcs, (data.shape[0], data.shape[1]), stars.x, stars.y)
     return _Measured(
         m=-2.5 * np.log10(stars.flux * area / raw.exptime),
         sigma=2.5 / np.log(10.0) * stars.sigma / stars.flux,
