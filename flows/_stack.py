@@ -15,6 +15,7 @@ from models.run import RunContext
 from models.stack import Selection, Stack
 from tasks.core.cache import recall
 from tasks.psf.tasks import psf_of_stack
+from tasks.stacking import stack_colour
 from tasks.stacking.tasks import combined_stack, finished_stack, shared_grid, stack_picture
 from tasks.validation.tasks import tied_stack, validated_stack, validation_plot
 
@@ -52,7 +53,8 @@ def finish_filter(
     if isinstance(stack, FrameFailure):
         return stack
     way, roots, settings = Way(f"{stack.group}_{stack.filter}", run.roots), run.roots, run.settings
-    telescope = run.telescope.with_colour_terms(term for term in terms if term.filter == stack.filter)
+    mine = [term for term in terms if term.filter == stack.filter]
+    telescope = run.telescope.with_colour_terms(mine)
     with stages(run):
         psf = way.step(psf_of_stack, stack, roots, telescope, settings.psf)
         with_psf = stack.model_copy(update={"psf": psf})
@@ -61,7 +63,8 @@ def finish_filter(
         if verdict is not None:
             way.step(validation_plot, tied, verdict, catalogs.ps1, roots, telescope, settings.validation)
         notes = stack.notes + tuple(f"{failure.stage}: {failure.reason}" for failure in way.failures)
-        noted = tied.model_copy(update={"notes": notes})
+        colour = stack.colour or stack_colour(telescope, stack.filter, mine[0].date if mine else "")
+        noted = tied.model_copy(update={"notes": notes, "colour": colour})
         finished: Stack = recall(finished_stack, noted, psf, verdict, roots)
         recall(stack_picture, finished, roots)
     return finished

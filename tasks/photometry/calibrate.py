@@ -164,7 +164,7 @@ def measure_stars(
     if correct_aperture:
         curve = growth_curve(image, at[0][bright], at[1][bright], fwhm_px)
         share, share_err = curve.measured_share(radius), curve.share_error(radius)
-    flux, err, single = _refine(image, *at, measured, bright, fwhm_px, radius, curve, matched.neighbours)
+    flux, err, single, shared = _refine(image, *at, measured, bright, fwhm_px, radius, curve, matched.neighbours)
     clean &= single
     counts.append(f"{int(clean.sum())} of a star's profile")
     strong = clean & _expected_above(settings.min_snr, flux, err, near.mag[catalogue], clean)
@@ -181,7 +181,7 @@ def measure_stars(
         y=y[detection],
         curve=curve,
         correction_mag=float(2.5 * np.log10(share)),
-        correction_err=1.0857 * share_err / share,
+        correction_err=1.0857 * float(np.hypot(share_err / share, shared)),
         n_matched=matched.n_matched,
         counts=tuple(counts),
     )
@@ -197,8 +197,10 @@ def _refine(
     radius: float,
     curve: GrowthCurve,
     neighbours: Neighbours,
-) -> tuple[FloatArray, FloatArray, BoolArray]:
+) -> tuple[FloatArray, FloatArray, BoolArray, float]:
     """Flux, error, and whether it is the light of one star alone, with the help of a second, small aperture.
+
+    The last value is the error that all stars share which are measured in the small one, as a share of their flux.
 
     Stars whose error falls with it are measured in the small one and scaled up as the bright stars say: the sky's
     noise in a radius of 1.25 FWHM is less than half of that in 3 FWHM, and so is what neighbours add (Howell 1989,
@@ -208,23 +210,26 @@ def _refine(
     """
     large = large._replace(flux=_without(large.flux, neighbours, curve, radius))
     if bright.size < _MIN_RATIO_STARS:
-        return large.flux, large.err, np.ones(large.flux.size, bool)
+        return large.flux, large.err, np.ones(large.flux.size, bool), 0.0
     sky = (SKY_INNER * radius, SKY_OUTER * radius)
     small = aperture_fluxes(image, x, y, _SMALL_FWHM * fwhm_px, core_px=fwhm_px, sky_px=sky)
     small = small._replace(flux=_without(small.flux, neighbours, curve, _SMALL_FWHM * fwhm_px))
     noise = large.err[bright] / large.flux[bright]
-    ratio, scatter = _ratio_over_field(x, y, bright, large.flux[bright] / small.flux[bright], noise, image.data.shape)
+    ratio, scatter, shared = _ratio_over_field(
+        x, y, bright, large.flux[bright] / small.flux[bright], noise, image.data.shape
+    )
     scaled, scaled_err = ratio * small.flux, ratio * np.hypot(small.err, scatter * small.flux)
     with np.errstate(divide="ignore", invalid="ignore"):
         off = np.abs(large.flux - scaled) / np.hypot(large.err, scatter * np.abs(scaled))
     better = scaled_err < large.err
-    return np.where(better, scaled, large.flux), np.where(better, scaled_err, large.err), off < _MAX_RATIO_PULL
+    flux, err = np.where(better, scaled, large.flux), np.where(better, scaled_err, large.err)
+    return flux, err, off < _MAX_RATIO_PULL, shared if better.any() else 0.0
 
 
 def _ratio_over_field(
     x: FloatArray, y: FloatArray, bright: IntArray, ratios: FloatArray, noise: FloatArray, shape: tuple[int, ...]
-) -> tuple[FloatArray, float]:
-    """Ratio of two apertures' fluxes at every star, and how well bright stars follow it beyond their noise.
+) -> tuple[FloatArray, float, float]:
+    """Ratio of two apertures' fluxes at every star, how well bright stars follow it beyond their noise, its error.
 
     A quadratic over the field (coma and tilt make images wider towards the edges) where three bright stars a
     coefficient are left to fit it, else one number.
@@ -242,7 +247,8 @@ def _ratio_over_field(
         model = terms @ fit
     left = ratios[keep] / model[bright][keep] - 1.0
     width = 1.4826 * float(np.median(np.abs(left - np.median(left))))
-    return model, max(_MIN_RATIO_SCATTER, float(np.sqrt(max(width**2 - float(np.median(noise[keep])) ** 2, 0.0))))
+    scatter = max(_MIN_RATIO_SCATTER, float(np.sqrt(max(width**2 - float(np.median(noise[keep])) ** 2, 0.0))))
+    return model, scatter, float(1.0 / np.sqrt((1.0 / (noise[keep] ** 2 + scatter**2)).sum()))
 
 
 def _without(flux: FloatArray, neighbours: Neighbours, curve: GrowthCurve, radius: float) -> FloatArray:

@@ -40,7 +40,7 @@ class ZeroPointFit(NamedTuple):
     residual
         Of every star, ``m_inst + zp - colour_term * colour - m_PS1``, mag, shape (N,).
     colour_mean
-        Weighted mean colour of the stars used, mag; 0 where the colour played no part.
+        Weighted mean colour of the stars used, mag; 0 where none has a colour.
     intrinsic
         Scatter of the stars beyond their errors, mag.
     capped
@@ -145,10 +145,15 @@ def fit_zero_point(
         colour_source=source,
         used=used,
         residual=np.where(usable, -residual, np.nan),
-        colour_mean=float(np.average(shade[used], weights=weight)) if (fit_term or term != 0.0) else 0.0,
+        colour_mean=_mean_colour(colour[used], weight),
         intrinsic=intrinsic,
         capped=capped,
     )
+
+
+def _mean_colour(colour: FloatArray, weight: FloatArray) -> float:
+    known = np.isfinite(colour)
+    return float(np.average(colour[known], weights=weight[known])) if known.any() else 0.0
 
 
 def fit_colour(

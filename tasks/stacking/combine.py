@@ -312,6 +312,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
         combine=settings.combine.upper(),
         exptime_s=math.fsum(frame.aligned.frame.raw.exptime for frame in frames),
         calibrated=all(frame.zero_point is not None for frame in frames),
+        colour=selection.colour,
         scale_source="; ".join(sorted({frame.scale_source for frame in frames})),
         notes=(*selection.notes, *notes),
     )
