@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from prefect import task
 from prefect.runtime import task_run
+from prefect.utilities.annotations import quote
 
 from flows._progress import RunProgress
 from flows._way import Way, as_failure, stages
@@ -42,6 +43,8 @@ def combine_filters(chosen: Sequence[Selection], run: RunContext, progress: RunP
 
 def _name() -> str:
     stack = task_run.parameters.get("stack")
+    if isinstance(stack, quote):  # as it was submitted, see flows._progress
+        stack = stack.unquote()
     return f"finish {stack.group} {stack.filter}" if isinstance(stack, Stack) else "nothing to finish"
 
 
