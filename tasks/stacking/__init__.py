@@ -1,5 +1,6 @@
 """Stacking: flux scale from common stars, selection, shared grid, weights, SWarp, the published stack, its pictures."""
 
+from tasks.stacking.colour import stack_colour
 from tasks.stacking.combine import SwarpOptions, combine, overlap_px
 from tasks.stacking.depth import depth, empty_aperture_sigma, measure_noise, stack_noise
 from tasks.stacking.grid import common_grid, grid_header
@@ -26,4 +27,5 @@ __all__ = [
     "relative_zero_points",
     "select_frames",
     "stack_noise",
+    "stack_colour",
 ]

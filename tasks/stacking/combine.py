@@ -22,7 +22,7 @@ from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.fitsio import write_fits
 from tasks.core.tools import run_tool, scratch
-from tasks.stacking.area import area_map, mean_area
+from tasks.photometry import area_map, central_area
 from tasks.stacking.coadd import CountImage, Resampled, coadd
 from tasks.stacking.grid import tangent_plane, unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs, outline, swarp_head
@@ -154,7 +154,7 @@ def _write_inputs(
         if frame.aligned.frame.reduced.flat is None:
             data = data / area_map(wcs, data.shape)  # never flat-fielded: counts, not yet surface brightness
         fits.PrimaryHDU(data).writeto(folder / f"{name}.fits")
-        scale = frame.flux_scale * grid.pixel_scale**2 / mean_area(wcs, data.shape)
+        scale = frame.flux_scale * grid.pixel_scale**2 / central_area(wcs, data.shape)
         (folder / f"{name}.head").write_text(swarp_head(frame.aligned, scale, roots), encoding="ascii")
         seeing = _fwhm_arcsec(frame)
         coming.append(
@@ -250,7 +250,8 @@ def _lacking(frames: Sequence[ScaledFrame], grid: Grid, used: CountImage, roots:
         columns, rows = np.meshgrid(np.arange(x0, x1 + 1), np.arange(y0, y1 + 1))
         inside = Path2D(edge).contains_points(np.column_stack([columns.ravel(), rows.ravel()]))
         seen[y0 - 1 : y1, x0 - 1 : x1] += inside.reshape(columns.shape)
-    return np.maximum(seen - used, 0).astype(np.int16)
+    lacking: CountImage = np.maximum(seen - used, 0).astype(np.int16)
+    return lacking
 
 
 def _write_maps(
@@ -366,6 +367,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
         combine=settings.combine.upper(),
         exptime_s=math.fsum(frame.aligned.frame.raw.exptime for frame in frames),
         calibrated=all(frame.zero_point is not None for frame in frames),
+        colour=selection.colour,
         scale_source="; ".join(sorted({frame.scale_source for frame in frames})),
         linearity=linear,
         rejected_map=ref(paths.work_rejected, roots) if settings.maps else None,

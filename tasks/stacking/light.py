@@ -99,14 +99,16 @@ def _on_both(
     fwhm_px: float, min_snr: float,
 ) -> tuple[list[FloatArray], list[FloatArray], npt.NDArray[np.bool_]]:  # fmt: skip
     """Fluxes of the same stars on two images, their relative errors, and which are good on both."""
-    fluxes, errors, good = [], [], np.ones(len(x), bool)
+    fluxes: list[FloatArray] = []
+    errors: list[FloatArray] = []
+    good: npt.NDArray[np.bool_] = np.ones(len(x), bool)
     for data in (image, mean):
         values = data[~bad]
         noise = (1.4826 * float(np.median(np.abs(values - np.median(values))))) ** 2
         prepared = prepare_image(np.where(bad, 0, data), bad, np.full(data.shape, noise, np.float32))
         found = aperture_fluxes(prepared, x, y, radius, core_px=fwhm_px)
         good &= (found.flag == 0) & (found.flux > min_snr * found.err)
-        fluxes.append(found.flux)
+        fluxes.append(np.asarray(found.flux, np.float64))
         errors.append(found.err / np.maximum(found.flux, 1e-30))
     return fluxes, errors, good
 
@@ -186,10 +188,9 @@ def linearity(
     fainter = -2.5 * np.log10(fluxes[0][good] / fluxes[1][good])
     below = 2.5 * np.log10(fluxes[1][good].max() / fluxes[1][good])
     order = np.argsort(below, kind="stable")
-    of_kind = [
-        order[: max(_MIN_OF_A_KIND, np.count_nonzero(below < _BRIGHT_MAG))],
-        order[-max(_MIN_OF_A_KIND, np.count_nonzero(below > _FAINT_MAG)) :],
-    ]
+    n_bright = max(_MIN_OF_A_KIND, int(np.count_nonzero(below < _BRIGHT_MAG)))
+    n_faint = max(_MIN_OF_A_KIND, int(np.count_nonzero(below > _FAINT_MAG)))
+    of_kind = [order[:n_bright], order[-n_faint:]]
     if np.median(below[of_kind[1]]) - np.median(below[of_kind[0]]) < _LEAST_APART:
         return None
     kinds = [fainter[chosen] for chosen in of_kind]

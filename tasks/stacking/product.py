@@ -18,6 +18,7 @@ from models.stack import (
     ScaledFrame,
     Selection,
     Stack,
+    StackColour,
     StackLinearity,
     StackNoise,
     StackPsf,
@@ -135,6 +136,9 @@ def stack_header(
     header["SOFTWARE"] = (tool_version("SWarp"), "what resampled" + (" and combined" if clipped is None else ""))
     for number, frame in enumerate(frames, start=1):
         header[f"INP{number:04d}"] = (frame_label(frame.aligned), "input frame" if number == 1 else "")
+        if frame.zero_point is not None:
+            comment = "[mag] its zero point for 1 ADU/s" if number == 1 else ""
+            header[f"ZPT{number:04d}"] = (round(frame.zero_point, 5), comment)
     return header
 
 
@@ -163,6 +167,24 @@ def _noise_cards(noise: StackNoise | None) -> list[tuple[str, object, str]]:
         ("INVVAR", float(f"{noise.inverse_variance:.6g}"), "pixel: 1 / variance = INVVAR * weight"),
         ("NOISCORR", round(noise.correlation, 4), "noise of 2 FWHM apertures over white"),
     ]
+
+
+def _colour(colour: StackColour) -> list[tuple[str, object, str]]:
+    cards: list[tuple[str, object, str]] = [
+        ("PHOTCT", round(colour.term, 4), "colour term of the natural system"),
+        ("PHOTCTE", round(colour.error, 4), "error of PHOTCT"),
+        ("PHOTC2", colour.curvature, "curvature, fixed (Tonry et al. 2012)"),
+    ]
+    if colour.date:
+        cards.append(("PHOTCTD", colour.date, "last night PHOTCT was fitted on"))
+    cards.append(("PHOTEQ", colour.equation, "what PHOTZP gives"))
+    if colour.vega_zp is not None and colour.vega_term is not None:
+        cards += [
+            ("VEGAZP", round(colour.vega_zp, 4), "[mag] zero point in the Vega system"),
+            ("VEGACT", round(colour.vega_term, 4), "colour term of VEGAZP"),
+            ("VEGAEQ", colour.vega_equation, "how"),
+        ]
+    return cards
 
 
 def _measured(
@@ -305,6 +327,8 @@ def finish_stack(
     if noise is not None:
         noise = _raised(noise, raised)
     cards = _measured(psf, stack.tie, validation, depth, noise)
+    if stack.colour is not None:
+        cards += _colour(stack.colour)
     _republish(roots.of(stack.image), paths.image, cards, after="PIXSCALE", scale=10.0 ** (0.4 * raised))
     # An inverse variance in the units of an image that is raised falls with the square of it.
     _republish(
