@@ -274,6 +274,9 @@ def _check_row(stack: Stack) -> PhotometryCheckRow:
         zp_err=check.zp_err if check else None,
         zp_rms=check.zp_rms if check else None,
         n_stars=check.n_stars if check else None,
+        release_offset=check.release_offset if check else None,
+        release_rms=check.release_rms if check else None,
+        release_n_stars=check.release_n_stars if check else None,
     )
 
 

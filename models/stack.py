@@ -169,6 +169,9 @@ class StackValidation(Record):
     zp_err: float | None = None
     zp_rms: float | None = None
     n_stars: int = 0
+    release_offset: float | None = Field(None, description="the same by the release's method, for comparison")
+    release_rms: float | None = None
+    release_n_stars: int | None = None
 
 
 class StackTie(Record):

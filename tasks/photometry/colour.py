@@ -17,6 +17,7 @@ __all__ = ["gather_colour_terms"]
 MIN_FRAMES = 3
 _SAME_FIELD_DEG = 0.1
 _CLIP_SIGMA = 3.0
+_MIN_FREEDOM = 3
 _MAD_TO_SIGMA = 1.4826
 _STEPS = (0.001, 0.002, 0.005, 0.01, 0.02)
 
@@ -42,7 +43,7 @@ def gather_colour_terms(frames: Sequence[CalibratedFrame]) -> tuple[ColourTerm, 
     least-squares slope is the mean of the frames' slopes, weighted with the information of each; so the slopes and
     their errors are all that is needed. Frames of one field show the same stars, whose catalogue errors are the same
     in all of them: that part of the error does not fall with their number, only with the number of fields. Frames
-    (and fields) that differ by more than their errors allow raise the error accordingly.
+    (and fields) that differ by more than their errors allow raise the error accordingly, where there are four or more.
 
     The term is rounded to a step of about half its error, so that a changed frame rarely recalibrates all others;
     `ColourTerm.error` holds the rounding.
@@ -123,8 +124,12 @@ def _of_field(slopes: Sequence[_Slope]) -> tuple[float, float]:
 
 
 def _weighted(values: FloatArray, errors: FloatArray) -> tuple[float, float]:
-    """Weighted mean and its error, scaled up where the values scatter more than their errors say."""
+    """Weighted mean and its error, scaled up where four or more values scatter more than their errors say.
+
+    The scatter of two or three says next to nothing about their errors.
+    """
     weight = 1.0 / errors**2
     mean = float(np.average(values, weights=weight))
-    chi2 = float((weight * (values - mean) ** 2).sum() / max(1, len(values) - 1))
+    freedom = len(values) - 1
+    chi2 = float((weight * (values - mean) ** 2).sum() / freedom) if freedom >= _MIN_FREEDOM else 1.0
     return mean, float(math.sqrt(max(1.0, chi2) / weight.sum()))
