@@ -127,6 +127,7 @@ class PhotometrySettings(Record):
     clip_sigma: float = Field(2.5, gt=0, description="clipping about the median, robust sigma")
     clip_iterations: int = Field(5, ge=1, description="rounds of clipping")
     min_snr: float = Field(10.0, gt=0, description="faintest star used, signal to noise")
+    max_zp_err: float = Field(0.1, gt=0, description="a less certain zero point is FEW_STARS, mag")
 
 
 class PsfSettings(Record):
@@ -178,10 +179,20 @@ class SelectionSettings(Record):
 
 
 class StackSettings(Record):
-    """SWarp."""
+    """SWarp, and our own weighted mean."""
 
     combine: Literal["median", "weighted", "clipped"] = Field(
-        "median", description="combination of the frames", json_schema_extra={"flag": "--combine"}
+        "median",
+        description="combination of the frames: SWarp's median or clipped mean, or our weighted mean",
+        json_schema_extra={"flag": "--combine"},
+    )
+    clip_sigma: float = Field(
+        5.0, gt=0, description="the weighted mean leaves out what is off the frames' median by more, sigma"
+    )
+    maps: bool = Field(
+        False,
+        description="write how many frames each pixel has and lacks (_ncov.fits, _nrej.fits)",
+        json_schema_extra={"flag": "--maps"},
     )
     restore_light: bool = Field(
         True,
@@ -194,7 +205,7 @@ class StackSettings(Record):
     back_size_px: int = Field(256, ge=16, description="mesh of the background that is subtracted, px")
     padding_px: int = Field(40, ge=0, description="margin around all corners, px")
     timeout_s: float = Field(1800.0, gt=0, description="wall-clock limit of one SWarp run, s")
-    memory_mb: int = Field(2048, ge=256, description="memory SWarp may use for combining, MB")
+    memory_mb: int = Field(2048, ge=256, description="memory that combining may use, MB")
 
 
 class ValidationSettings(Record):

@@ -18,6 +18,9 @@ __all__ = [
     "Scaling",
     "Selection",
     "Stack",
+    "StackLinearity",
+    "StackNoise",
+    "StackColour",
     "StackPaths",
     "StackPsf",
     "StackTie",
@@ -41,8 +44,12 @@ class StackPaths(Record):
     weight: Path
     psf: Path
     plots: Path = Field(description="folder")
+    rejected: Path = Field(description="map of the frames left out, on request")
+    coverage: Path = Field(description="map of the frames combined, on request")
     work_image: Path
     work_weight: Path
+    work_rejected: Path
+    work_coverage: Path
 
 
 def stack_paths(group: str, telescope: str, filter: str, roots: Roots) -> StackPaths:
@@ -55,8 +62,12 @@ def stack_paths(group: str, telescope: str, filter: str, roots: Roots) -> StackP
         weight=folder / f"{stem}.weight.fits",
         psf=folder / f"{stem}_psf.fits",
         plots=folder / "plots",
+        rejected=folder / f"{stem}_nrej.fits",
+        coverage=folder / f"{stem}_ncov.fits",
         work_image=work / f"{stem}.fits",
         work_weight=work / f"{stem}.weight.fits",
+        work_rejected=work / f"{stem}_nrej.fits",
+        work_coverage=work / f"{stem}_ncov.fits",
     )
 
 
@@ -89,12 +100,26 @@ class ScaledFrame(Record):
     weight: FileRef | None = None
 
 
+class StackColour(Record):
+    """The natural system of a stack's magnitudes in terms of PS1."""
+
+    term: float
+    error: float = Field(ge=0)
+    curvature: float = 0.0
+    date: str = Field("", description="last night the term was fitted on, YYYY-MM-DD; empty: given by the profile")
+    equation: str = Field(description="in words")
+    vega_zp: float | None = Field(None, description="with `vega_term`: the standard Vega system, B V R")
+    vega_term: float | None = None
+    vega_equation: str = ""
+
+
 class Scaling(Record):
     """The frames of one filter with their flux scale, and those whose scale nothing tells."""
 
     scaled: tuple[ScaledFrame, ...]
     rejected: tuple[Rejected, ...] = ()
     n_common_stars: int = Field(0, description="stars that tie the frames together")
+    colour: StackColour | None = Field(None, description="of a narrow band, from its continuum stars")
     notes: tuple[str, ...] = ()
 
 
@@ -107,6 +132,7 @@ class Selection(Record):
     rejected: tuple[Rejected, ...] = ()
     status: Literal["OK", "TOO_FEW_FRAMES"] = "OK"
     reason: str = ""
+    colour: StackColour | None = Field(None, description="of a narrow band, from its continuum stars")
     notes: tuple[str, ...] = ()
 
 
@@ -143,6 +169,9 @@ class StackValidation(Record):
     zp_err: float | None = None
     zp_rms: float | None = None
     n_stars: int = 0
+    release_offset: float | None = Field(None, description="the same by the release's method, for comparison")
+    release_rms: float | None = None
+    release_n_stars: int | None = None
 
 
 class StackTie(Record):
@@ -151,6 +180,35 @@ class StackTie(Record):
     offset: float = Field(description="mag that its magnitudes were too faint by; its flux is raised by as much")
     err: float
     n_stars: int
+
+
+class StackLinearity(Record):
+    """Whether faint stars of a stack are on the scale of bright ones."""
+
+    limit: ClassVar[float] = 0.010
+
+    magnitude: float = Field(description="faint minus bright stars, against the mean of the same frames, mag")
+    error: float
+    n_bright: int
+    n_faint: int
+
+    @property
+    def bent(self) -> bool:
+        """Whether magnitudes depend on brightness by more than 10 mmag, and not by chance (2 sigma)."""
+        return abs(self.magnitude) > max(self.limit, 2.0 * self.error)
+
+
+class StackNoise(Record):
+    """Noise of a stack in its own empty sky."""
+
+    inverse_variance: float = Field(description="1 / variance of a pixel is this times the weight map")
+    correlation: float = Field(
+        description="noise of an aperture of 2 FWHM diameter over that of as many independent pixels"
+    )
+    aperture_sigma: float = Field(description="noise of such an aperture's sum, units of the stack")
+    aperture_px: float = Field(description="its radius, px")
+    n_apertures: int
+    surface_brightness: float | None = Field(None, description="1 sigma in 1 arcsec2, mag/arcsec2")
 
 
 class Stack(Record):
@@ -170,6 +228,11 @@ class Stack(Record):
     psf: StackPsf | None = None
     tie: StackTie | None = Field(None, description="applied to the published image; None: the frames' scale stands")
     validation: StackValidation | None = None
+    colour: StackColour | None = Field(None, description="natural system of its magnitudes; None: colours play no part")
     scale_source: str = Field("", description="how the flux scale is known, as in the header's PHOTCAL")
     depth_5sigma: float | None = Field(None, description="5 sigma point source in an aperture of 2 FWHM diameter, mag")
+    linearity: StackLinearity | None = Field(None, description="None: too few stars to see it")
+    noise: StackNoise | None = Field(None, description="None: no empty sky to measure it in")
+    rejected_map: FileRef | None = Field(None, description="frames left out of each pixel; on request")
+    coverage_map: FileRef | None = Field(None, description="frames combined in each pixel; on request")
     notes: tuple[str, ...] = ()
