@@ -13,6 +13,7 @@ from tasks.photometry.apertures import (
 from tasks.photometry.area import area_map, central_area, relative_area, solid_angle
 from tasks.photometry.calibrate import StarPhotometry, calibrate_frame, frame_fwhm_px, measure_stars
 from tasks.photometry.colour import gather_colour_terms
+from tasks.photometry.crowded import CrowdedFlag, CrowdedOptions, crowded_photometry
 from tasks.photometry.images import ApertureFlag, StarImage, core_peak, fill_masked, prepare_image, source_mask
 from tasks.photometry.stars import MatchedStars, Neighbours, PS1Stars, match_and_select, on_image, ps1_stars
 from tasks.photometry.systems import VegaSystem, natural_equation, vega_system
@@ -21,6 +22,8 @@ from tasks.photometry.zero_point import ZeroPointFit, fit_colour, fit_zero_point
 __all__ = [
     "ApertureFlag",
     "Apertures",
+    "CrowdedFlag",
+    "CrowdedOptions",
     "GrowthCurve",
     "MatchedStars",
     "Neighbours",
@@ -39,6 +42,7 @@ __all__ = [
     "aperture_photometry",
     "calibrate_frame",
     "core_peak",
+    "crowded_photometry",
     "fill_masked",
     "fit_growth_curve",
     "fit_zero_point",

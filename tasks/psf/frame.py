@@ -41,7 +41,7 @@ def model_psf(calibrated: CalibratedFrame, roots: Roots, telescope: Telescope, s
     """Extract a frame's stars with SExtractor and model its PSF with PSFEx.
 
     The PSF is sampled at the frame's own pixels and varies over the field as a polynomial of degree
-    `settings.degree`, lowered where there are too few stars (20 for degree 2, 10 for 1, 4 for 0; the
+    `settings.degree`, lowered where there are too few stars (60 for degree 2, 20 for 1, 4 for 0; the
     ``POLDEG1`` card of the ``.psf`` file says which it became). The catalogue serves SCAMP, too: its header
     has the plate solution without distortion, the exposure time and the date.
 

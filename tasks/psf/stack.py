@@ -41,7 +41,7 @@ BoolArray = npt.NDArray[np.bool_]
 _CURVE_SNR = 50.0
 _CURVE_STARS = 60
 _EPSF_STARS = 3
-_STARS_FOR_DEGREE = {0: 4, 1: 30, 2: 80, 3: 150, 4: 250}
+_STARS_FOR_DEGREE = {0: 4, 1: 60, 2: 120, 3: 200, 4: 300}
 """More than for a frame: what is kept is one place of the model alone, where each coefficient's noise adds up."""
 _NO_SATURATION = 1e12
 _ISOLATION_FWHM = 5.0

@@ -91,15 +91,15 @@ def test_wide_stars_keep_their_wings(roots: Roots, t120: Telescope) -> None:
 @pytest.mark.parametrize(
     ("n", "method", "tolerance"),
     [
-        (110, "PSFEx degree 2", 0.02),
-        (45, "PSFEx degree 1", 0.02),
+        (150, "PSFEx degree 2", 0.02),
+        (75, "PSFEx degree 1", 0.02),
         (7, "PSFEx degree 0", 0.03),
         (3, "ePSF", 0.015),
         (1, "Moffat fit", 0.015),
     ],
 )
 def test_few_stars_change_the_method(n: int, method: str, tolerance: float, roots: Roots, t120: Telescope) -> None:
-    size = 400 if n < 10 else 760
+    size = 400 if n < 10 else 900
     field = StarField(
         n_stars=n,
         n_galaxies=0,
@@ -162,7 +162,7 @@ def test_stars_that_some_frames_do_not_show_are_left_out(roots: Roots, t120: Tel
     psf = stack_psf(uneven(roots, 0.4), roots, t120, SETTINGS)
     star = moffat_field((61, 61), np.array([30.0]), np.array([30.0]), np.array([1.0]), 3.2, 3.2)
     assert psf.n_stars <= 60
-    assert psf.method == "PSFEx degree 1"
+    assert psf.method.startswith("PSFEx")
     assert psf.fwhm_px == pytest.approx(fit_moffat(star).fwhm_px, rel=0.02)
     assert psf.ee50_arcsec == pytest.approx(0.77 * 2.05, rel=0.025)
 
@@ -170,7 +170,7 @@ def test_stars_that_some_frames_do_not_show_are_left_out(roots: Roots, t120: Tel
 def test_uneven_stars_are_better_than_none(roots: Roots, t120: Telescope) -> None:
     psf = stack_psf(uneven(roots, 0.96), roots, t120, SETTINGS)
     assert psf.n_stars > 90
-    assert psf.method == "PSFEx degree 2"
+    assert psf.method == "PSFEx degree 1"
 
 
 def test_even_cover() -> None:
