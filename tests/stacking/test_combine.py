@@ -340,7 +340,8 @@ def test_finished_stack_is_published_with_what_was_measured(roots, made):
     assert (header["FWHM_PX"], header["FWHM_AS"]) == (3.5, 2.695)
     assert (header["PHOTNSTR"], header["PHOTRMS"], header["PHOTCHK"], header["DEPTH5S"]) == (26, 0.021, True, 21.5)
     assert done == finish_stack(stack, psf, check, roots, depth_5sigma=21.5), "again: the same bytes"
-    assert [header[f"ZPT{n:04d}"] for n in range(1, header["NCOMBINE"] + 1)] == pytest.approx([23.0] * done.n_combined)
+    entered = {header[f"INP{n:04d}"]: header[f"ZPT{n:04d}"] for n in range(1, header["NCOMBINE"] + 1)}
+    assert entered == {f"20250317/f{n}.fits": zp for n, zp in enumerate([23.0, 22.8, 22.9, 22.6, 23.1])}
     assert "PHOTCT" not in header
     term = ColourTerm(filter="B", term=0.611, error=0.004, n_frames=9, date="2025-03-17")
     colour = stack_colour(T120.with_colour_terms([term]), "B", term.date)
