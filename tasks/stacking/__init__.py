@@ -2,7 +2,7 @@
 
 from tasks.stacking.colour import stack_colour
 from tasks.stacking.combine import SwarpOptions, combine, overlap_px
-from tasks.stacking.depth import depth, empty_aperture_sigma
+from tasks.stacking.depth import depth, empty_aperture_sigma, measure_noise, stack_noise
 from tasks.stacking.grid import common_grid, grid_header
 from tasks.stacking.pictures import plot_rgb, plot_stack
 from tasks.stacking.product import finish_stack
@@ -20,10 +20,12 @@ __all__ = [
     "grid_header",
     "group_centre",
     "make_weights",
+    "measure_noise",
     "overlap_px",
     "plot_rgb",
     "plot_stack",
     "relative_zero_points",
     "select_frames",
+    "stack_noise",
     "stack_colour",
 ]
