@@ -2,8 +2,9 @@
 
 from tasks.stacking.combine import SwarpOptions, combine, overlap_px
 from tasks.stacking.depth import depth, empty_aperture_sigma
+from tasks.stacking.extended import extend, find_sources, finish_extended, wanted
 from tasks.stacking.grid import common_grid, grid_header
-from tasks.stacking.pictures import plot_rgb, plot_stack
+from tasks.stacking.pictures import plot_extended, plot_rgb, plot_stack
 from tasks.stacking.product import finish_stack
 from tasks.stacking.scaling import relative_zero_points
 from tasks.stacking.selection import group_centre, select_frames
@@ -15,13 +16,18 @@ __all__ = [
     "common_grid",
     "depth",
     "empty_aperture_sigma",
+    "extend",
+    "find_sources",
+    "finish_extended",
     "finish_stack",
     "grid_header",
     "group_centre",
     "make_weights",
     "overlap_px",
+    "plot_extended",
     "plot_rgb",
     "plot_stack",
     "relative_zero_points",
     "select_frames",
+    "wanted",
 ]

@@ -59,6 +59,8 @@ class SwarpOptions(Record):
     keep_resampled: bool = False
     resampled: bool = False
     """The inputs are what an earlier run resampled: nothing is resampled, subtracted or rescaled again."""
+    subtract_back: bool = True
+    """Whether SWarp takes its mesh's background off what it resamples."""
 
     def arguments(self) -> list[str]:
         """The argument list, without input images."""
@@ -89,7 +91,7 @@ class SwarpOptions(Record):
             "FSCALE_KEYWORD": "FLXSCALE",
             "FSCALE_DEFAULT": "1.0",
             "GAIN_DEFAULT": "0.0",
-            "SUBTRACT_BACK": _yes(not self.resampled),
+            "SUBTRACT_BACK": _yes(self.subtract_back and not self.resampled),
             "BACK_TYPE": "AUTO",
             "BACK_SIZE": str(self.back_size),
             "BACK_FILTERSIZE": "3",
