@@ -112,7 +112,7 @@ def _finish(
         record = FrameRecord(raw=measured.raw, measured=measured)
         return record.model_copy(update={"published": in_pool(publish, record, run.roots)})
     calibrated, ps1 = placed
-    telescope = run.telescope.with_colour_terms({term.filter: term.term for term in terms})
+    telescope = run.telescope.with_colour_terms(terms)
     if telescope != run.telescope:
         calibrated = in_pool(calibrate, calibrated.solved, ps1, run.roots, telescope, run.settings.photometry)
     try:

@@ -19,6 +19,7 @@ from models.base import FileRef, Roots
 from models.catalog import Cone, StoredCone
 from models.frame import (
     CalibratedFrame,
+    ColourFit,
     FramePsf,
     FrameRecord,
     MasterBias,
@@ -181,10 +182,11 @@ def calibrate_frame(
     solved: SolvedFrame, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: PhotometrySettings
 ) -> CalibratedFrame:
     term = telescope.band(solved.raw.filter or "").colour_term
-    own = 0.05 + 0.02 * _number(solved.raw.path)
+    own = ColourFit(term=0.05 + 0.02 * _number(solved.raw.path), photon_error=0.01, star_error=0.003)
     point = ZeroPoint(
         status="OK", zp=24.0 + 0.01 * _number(solved.raw.path), zp_err=0.003, zp_rms=0.02, n_stars=40, n_matched=60,
-        colour_term=own if term is None else term, aperture_px=9.0, catalogue="PS1 DR2",
+        colour_term=own.term if term is None else term, colour_mean=0.7, own_colour=own, aperture_px=9.0,
+        catalogue="PS1 DR2",
     )  # fmt: skip
     return CalibratedFrame(solved=solved, zero_point=point)
 

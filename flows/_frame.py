@@ -120,8 +120,10 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
     with stages(run):
         if calibrated is not None:
             # Only its own: another filter's term is no reason to calibrate this frame again.
-            telescope = _with_terms(run.telescope, tuple(term for term in terms if term.filter == record.raw.filter))
+            mine = tuple(term for term in terms if term.filter == record.raw.filter)
+            telescope = _with_terms(run.telescope, mine)
             if telescope != run.telescope:
+                record = record.model_copy(update={"colour_term": mine[0]})
                 calibrated = way.step(
                     calibrated_frame, calibrated.solved, placed.ps1, run.roots, telescope, run.settings.photometry
                 )
@@ -140,7 +142,7 @@ def frame_finish(placed: PlacedFrame, terms: Sequence[ColourTerm], run: RunConte
 @functools.lru_cache(maxsize=32)
 def _with_terms(telescope: Telescope, terms: tuple[ColourTerm, ...]) -> Telescope:
     """A filter's profile: one object for all its frames, which spares each of their keys a look at every band."""
-    return telescope.with_colour_terms({term.filter: term.term for term in terms})
+    return telescope.with_colour_terms(terms)
 
 
 def surviving_records(results: Sequence[Any], raws: Sequence[RawFrame], run: RunContext) -> list[FrameRecord]:

@@ -211,7 +211,7 @@ def select(
             centre,
             catalogs.ps1 if run.telescope.band(filter).narrow else None,
             run.roots,
-            run.telescope,
+            run.telescope.with_colour_terms(_terms_for(filter, frames, run)),
             run.settings.photometry,
             run.settings.selection,
         )
@@ -231,6 +231,12 @@ def select(
         )
         for filter, result in zip(filters, results, strict=True)
     ]
+
+
+def _terms_for(filter: str, frames: GroupFrames, run: RunContext) -> list[ColourTerm]:
+    """Colour terms that have a say in a filter's scale: its own, and its continuum's."""
+    wanted = {filter, run.telescope.band(filter).continuum}
+    return [term for term in frames.colour_terms if term.filter in wanted]
 
 
 def _stack_row(selection: Selection, result: object, combine: str) -> StackRow:
@@ -270,6 +276,9 @@ def _check_row(stack: Stack) -> PhotometryCheckRow:
         zp_err=check.zp_err if check else None,
         zp_rms=check.zp_rms if check else None,
         n_stars=check.n_stars if check else None,
+        release_offset=check.release_offset if check else None,
+        release_rms=check.release_rms if check else None,
+        release_n_stars=check.release_n_stars if check else None,
     )
 
 

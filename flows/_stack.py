@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from prefect import task
 from prefect.runtime import task_run
+from prefect.utilities.annotations import quote
 
 from flows._progress import RunProgress
 from flows._way import Way, as_failure, stages
@@ -15,6 +16,7 @@ from models.run import RunContext
 from models.stack import Selection, Stack
 from tasks.core.cache import recall
 from tasks.psf.tasks import psf_of_stack
+from tasks.stacking import stack_colour
 from tasks.stacking.tasks import combined_stack, finished_stack, shared_grid, stack_picture
 from tasks.validation.tasks import tied_stack, validated_stack, validation_plot
 
@@ -41,6 +43,8 @@ def combine_filters(chosen: Sequence[Selection], run: RunContext, progress: RunP
 
 def _name() -> str:
     stack = task_run.parameters.get("stack")
+    if isinstance(stack, quote):  # as it was submitted, see flows._progress
+        stack = stack.unquote()
     return f"finish {stack.group} {stack.filter}" if isinstance(stack, Stack) else "nothing to finish"
 
 
@@ -52,9 +56,8 @@ def finish_filter(
     if isinstance(stack, FrameFailure):
         return stack
     way, roots, settings = Way(f"{stack.group}_{stack.filter}", run.roots), run.roots, run.settings
-    telescope = run.telescope.with_colour_terms(
-        {term.filter: term.term for term in terms if term.filter == stack.filter}
-    )
+    mine = [term for term in terms if term.filter == stack.filter]
+    telescope = run.telescope.with_colour_terms(mine)
     with stages(run):
         psf = way.step(psf_of_stack, stack, roots, telescope, settings.psf)
         with_psf = stack.model_copy(update={"psf": psf})
@@ -63,7 +66,8 @@ def finish_filter(
         if verdict is not None:
             way.step(validation_plot, tied, verdict, catalogs.ps1, roots, telescope, settings.validation)
         notes = stack.notes + tuple(f"{failure.stage}: {failure.reason}" for failure in way.failures)
-        noted = tied.model_copy(update={"notes": notes})
+        colour = stack.colour or stack_colour(telescope, stack.filter, mine[0].date if mine else "")
+        noted = tied.model_copy(update={"notes": notes, "colour": colour})
         finished: Stack = recall(finished_stack, noted, psf, verdict, roots)
         recall(stack_picture, finished, roots)
     return finished

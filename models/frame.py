@@ -13,6 +13,7 @@ from models.base import FileRef, Record, RelativePath
 __all__ = [
     "AstrometryStatus",
     "CalibratedFrame",
+    "ColourFit",
     "ColourTerm",
     "FrameFailure",
     "FramePsf",
@@ -212,8 +213,16 @@ class SolvedFrame(Record):
         return self.measured.reduced
 
 
+class ColourFit(Record):
+    """Slope of ``m_PS1 - m_inst`` against colour as one frame's stars give it, whatever term its zero point used."""
+
+    term: float
+    photon_error: float = Field(ge=0, description="from noise of this frame alone")
+    star_error: float = Field(ge=0, description="from what the same stars carry to every frame: the catalogue's errors")
+
+
 class ZeroPoint(Record):
-    """``m = -2.5 log10(flux / exptime) + zp`` with flux in ADU."""
+    """``m = -2.5 log10(flux / exptime) + zp`` with flux in ADU, for stars of PS1 colour 0 at the frame's centre."""
 
     status: PhotometryStatus
     reason: str = ""
@@ -223,17 +232,27 @@ class ZeroPoint(Record):
     n_stars: int = 0
     n_matched: int = 0
     colour_term: float | None = None
+    colour_term_err: float | None = Field(None, description="its part of `zp_err` is this times `colour_mean`")
+    colour_mean: float | None = Field(None, description="of the stars used, weighted; mag")
+    own_colour: ColourFit | None = Field(None, description="None: too few stars or too small a range of colour")
+    colour_curvature: float | None = Field(None, description="coefficient of the colour's square, given by the profile")
+    equation: str = Field("", description="the natural magnitude in terms of PS1's")
+    vega_zp: float | None = Field(None, description="with `vega_colour_term`: the standard Vega system, B V R")
+    vega_colour_term: float | None = None
+    vega_equation: str = ""
     aperture_px: float | None = None
     catalogue: str | None = None
 
 
 class ColourTerm(Record):
-    """Colour term of a filter, from many frames: ``m_PS1 + term * colour = m_inst + zp``."""
+    """Colour term of a filter, from many frames: ``m_PS1 + term * colour (+ curvature * colour^2) = m_inst + zp``."""
 
     filter: str
     term: float
     error: float = Field(ge=0)
     n_frames: int = Field(ge=1)
+    n_nights: int = Field(1, ge=1)
+    date: str = Field("", description="last night it was fitted on, YYYY-MM-DD")
 
 
 class CalibratedFrame(Record):
@@ -274,6 +293,7 @@ class FrameRecord(Record):
     quality: Quality | None = None
     solved: SolvedFrame | None = None
     calibrated: CalibratedFrame | None = None
+    colour_term: ColourTerm | None = Field(None, description="of its filter and year; None: the profile's, or none")
     psf: FramePsf | None = None
     published: FileRef | None = Field(None, description="the reduced FITS file with all keywords")
     failures: tuple[FrameFailure, ...] = ()

@@ -125,7 +125,7 @@ class StackRow(Record):
 
 
 class PhotometryCheckRow(Record):
-    """A stack against PS1."""
+    """A stack against PS1: ours (isolated stars, colour term, stars that the tie did not use) and the release's way."""
 
     group: str
     filter: str
@@ -135,6 +135,9 @@ class PhotometryCheckRow(Record):
     zp_err: float | None
     zp_rms: float | None
     n_stars: int | None
+    release_offset: float | None = Field(None, description="zp_offset by the release's method: no cuts, no colour term")
+    release_rms: float | None = None
+    release_n_stars: int | None = None
 
 
 class StackPsfRow(Record):

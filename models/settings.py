@@ -127,6 +127,7 @@ class PhotometrySettings(Record):
     clip_sigma: float = Field(2.5, gt=0, description="clipping about the median, robust sigma")
     clip_iterations: int = Field(5, ge=1, description="rounds of clipping")
     min_snr: float = Field(10.0, gt=0, description="faintest star used, signal to noise")
+    max_zp_err: float = Field(0.1, gt=0, description="a less certain zero point is FEW_STARS, mag")
 
 
 class PsfSettings(Record):

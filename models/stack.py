@@ -20,6 +20,7 @@ __all__ = [
     "Scaling",
     "Selection",
     "Stack",
+    "StackColour",
     "StackPaths",
     "StackPsf",
     "StackTie",
@@ -93,12 +94,26 @@ class ScaledFrame(Record):
     weight: FileRef | None = None
 
 
+class StackColour(Record):
+    """The natural system of a stack's magnitudes in terms of PS1."""
+
+    term: float
+    error: float = Field(ge=0)
+    curvature: float = 0.0
+    date: str = Field("", description="last night the term was fitted on, YYYY-MM-DD; empty: given by the profile")
+    equation: str = Field(description="in words")
+    vega_zp: float | None = Field(None, description="with `vega_term`: the standard Vega system, B V R")
+    vega_term: float | None = None
+    vega_equation: str = ""
+
+
 class Scaling(Record):
     """The frames of one filter with their flux scale, and those whose scale nothing tells."""
 
     scaled: tuple[ScaledFrame, ...]
     rejected: tuple[Rejected, ...] = ()
     n_common_stars: int = Field(0, description="stars that tie the frames together")
+    colour: StackColour | None = Field(None, description="of a narrow band, from its continuum stars")
     notes: tuple[str, ...] = ()
 
 
@@ -111,6 +126,7 @@ class Selection(Record):
     rejected: tuple[Rejected, ...] = ()
     status: Literal["OK", "TOO_FEW_FRAMES"] = "OK"
     reason: str = ""
+    colour: StackColour | None = Field(None, description="of a narrow band, from its continuum stars")
     notes: tuple[str, ...] = ()
 
 
@@ -147,6 +163,9 @@ class StackValidation(Record):
     zp_err: float | None = None
     zp_rms: float | None = None
     n_stars: int = 0
+    release_offset: float | None = Field(None, description="the same by the release's method, for comparison")
+    release_rms: float | None = None
+    release_n_stars: int | None = None
 
 
 class StackTie(Record):
@@ -198,6 +217,7 @@ class Stack(Record):
     psf: StackPsf | None = None
     tie: StackTie | None = Field(None, description="applied to the published image; None: the frames' scale stands")
     validation: StackValidation | None = None
+    colour: StackColour | None = Field(None, description="natural system of its magnitudes; None: colours play no part")
     scale_source: str = Field("", description="how the flux scale is known, as in the header's PHOTCAL")
     depth_5sigma: float | None = Field(None, description="5 sigma point source in an aperture of 2 FWHM diameter, mag")
     extended: ExtendedStack | None = Field(None, description="its companion for extended targets")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from models.base import Record
+from models.frame import ColourTerm
 
 __all__ = ["Band", "Camera", "Header", "Site", "Telescope", "TelescopeError", "load_telescope", "telescope_names"]
 
@@ -76,7 +77,9 @@ class Header(Record):
 class Band(Record):
     """A filter: its canonical name, how people spell it, and what calibrates it.
 
-    The natural magnitude is ``m = PS1[ps1] + colour_term * (PS1[colour[0]] - PS1[colour[1]])``.
+    The natural magnitude is ``m = PS1[ps1] + colour_term * c + colour_curvature * c**2`` with
+    ``c = PS1[colour[0]] - PS1[colour[1]]``; in Johnson-Cousins' Vega system it is
+    ``PS1[ps1] + vega[0] + vega[1] * c + colour_curvature * c**2``.
     """
 
     outside_keys: ClassVar[frozenset[str]] = frozenset({"spellings"})
@@ -88,6 +91,11 @@ class Band(Record):
     ps1: PS1Band | None = Field(None, description="PS1 band of the zero point; None: cannot be calibrated")
     colour: tuple[PS1Band, PS1Band] | None = None
     colour_term: float | None = Field(None, description="None: fitted by the pipeline or ignored, said in the header")
+    colour_term_error: float = Field(0.0, ge=0, description="of `colour_term`, as far as it is known")
+    colour_curvature: float = Field(0.0, description="coefficient of the colour's square: fixed, never fitted")
+    vega: tuple[float, float] | None = Field(
+        None, description="zero point and colour term of the standard Vega system against PS1 (B V R)"
+    )
     narrow: bool = False
     continuum: str | None = Field(None, description="broad band whose stars scale a narrow one")
 
@@ -117,12 +125,11 @@ class Telescope(Record):
             raise ValueError("two bands of one name")
         return self
 
-    def with_colour_terms(self, terms: Mapping[str, float]) -> Telescope:
+    def with_colour_terms(self, terms: Iterable[ColourTerm]) -> Telescope:
         """The same profile with measured colour terms where it gives none of its own."""
+        known = {term.filter: {"colour_term": term.term, "colour_term_error": term.error} for term in terms}
         bands = tuple(
-            band.model_copy(update={"colour_term": terms[band.name]})
-            if band.colour_term is None and band.name in terms
-            else band
+            band.model_copy(update=known[band.name]) if band.colour_term is None and band.name in known else band
             for band in self.bands
         )
         return self if bands == self.bands else self.model_copy(update={"bands": bands})

@@ -38,7 +38,7 @@ _BLOCK = 1 << 20
 _FITS_BLOCK = 2880
 
 annotation_keywords = re.compile(
-    r"^(QC[A-Z0-9]*|ASTR[A-Z]*|PHOT[A-Z]*|PSF[A-Z0-9]*|PROCDATE|PIPELINE|CHECKSUM|DATASUM|COMMENT|HISTORY|"
+    r"^(QC[A-Z0-9]*|ASTR[A-Z]*|PHOT[A-Z0-9]*|VEGA[A-Z]*|PSF[A-Z0-9]*|PROCDATE|PIPELINE|CHECKSUM|DATASUM|COMMENT|HISTORY|"
     r"WCSAXES|CTYPE[12]|CUNIT[12]|CRPIX[12]|CRVAL[12]|CD[12]_[12]|LONPOLE|LATPOLE|RADESYS|EQUINOX|[AB]P?_(ORDER|DMAX|\d_\d)|MJDREF[IF]?)?$"
 )
 """Primary-header keywords that stages after the reduction add to a reduced frame; not in its pixel digest."""

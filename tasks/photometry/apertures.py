@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import sep
 from scipy.optimize import least_squares
+from scipy.special import stdtr
 
 from tasks.photometry.images import StarImage, prepare_image
 
@@ -20,6 +21,7 @@ __all__ = [
     "GrowthCurve",
     "aperture_fluxes",
     "aperture_photometry",
+    "default_curve",
     "fit_growth_curve",
     "growth_curve",
     "moffat_enclosed",
@@ -117,15 +119,32 @@ class GrowthCurve(NamedTuple):
         The Moffat profile that fits.
     n_stars
         Stars it was measured on; 0: the default profile for the given width stands in.
+    covariance
+        Of `fwhm_px` and `beta`: (var, cov, var).
     """
 
     fwhm_px: float
     beta: float
     n_stars: int
+    covariance: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def enclosed(self, r: FloatArray | float) -> FloatArray:
-        """Share of the total light within `r` px."""
-        return moffat_enclosed(r, self.fwhm_px, self.beta)
+        """Share of the total light within `r` px of a star on pixels.
+
+        A pixel's value is a mean over it, and a circle takes a part of each pixel on its rim: both smooth by a
+        box, of variance 1/12 px^2 an axis each. To second order that moves ``pi r / 6`` times the profile's slope.
+        """
+        alpha2 = (self.fwhm_px / 2.0) ** 2 / (2.0 ** (1.0 / self.beta) - 1.0)
+        q = np.square(r) / alpha2
+        slope = -2.0 * self.beta * (self.beta - 1.0) / (np.pi * alpha2**2) * r * (1.0 + q) ** (-self.beta - 1.0)
+        return np.asarray(moffat_enclosed(r, self.fwhm_px, self.beta) + np.pi / 6.0 * r * slope)
+
+    def beyond_line(self, distance: FloatArray) -> FloatArray:
+        """Share of the light on the far side of a straight line at `distance` px from the star (< 0: on this side)."""
+        alpha = self.fwhm_px / 2.0 / np.sqrt(2.0 ** (1.0 / self.beta) - 1.0)
+        # Seen edge-on a Moffat profile is Student's t of 2 beta - 2 degrees of freedom.
+        freedom = 2.0 * self.beta - 2.0
+        return np.asarray(stdtr(freedom, -np.asarray(distance) / alpha * np.sqrt(freedom)))
 
     def measured_share(self, r: float, sky_px: tuple[float, float] | None = None) -> float:
         """Share that `aperture_photometry` finds: less than `enclosed`, since the annulus holds some of the wings."""
@@ -135,11 +154,31 @@ class GrowthCurve(NamedTuple):
         light = np.diff(self.enclosed(edges))[0] / (np.pi * np.diff(edges**2)[0])
         return float(self.enclosed(r) - light * np.pi * r**2)
 
+    def share_error(self, r: float) -> float:
+        """Error of `measured_share`, from that of the fit."""
+        steps = 0.01 * self.fwhm_px, 0.05
+        by_width = (self._replace(fwhm_px=self.fwhm_px + steps[0]).measured_share(r) - self.measured_share(r)) / steps[
+            0
+        ]
+        by_beta = (self._replace(beta=self.beta + steps[1]).measured_share(r) - self.measured_share(r)) / steps[1]
+        of_width, both, of_beta = self.covariance
+        variance = by_width**2 * of_width + 2.0 * by_width * by_beta * both + by_beta**2 * of_beta
+        return float(np.sqrt(max(variance, 0.0)))
+
 
 DEFAULT_BETA = 3.0
 """Wings of stars under ordinary seeing (Trujillo et al. 2001, MNRAS 328, 977 find 2.5 to 4.8 for real frames)."""
 
 _MIN_CURVE_STARS = 5
+
+
+_WIDTH_ERROR = 0.05
+_BETA_ERROR = 0.7
+
+
+def default_curve(fwhm_px: float) -> GrowthCurve:
+    """What stands in where no star tells: a Moffat of that width and beta 3, each as uncertain as frames differ."""
+    return GrowthCurve(fwhm_px, DEFAULT_BETA, 0, ((_WIDTH_ERROR * fwhm_px) ** 2, 0.0, _BETA_ERROR**2))
 
 
 def fit_growth_curve(
@@ -170,7 +209,7 @@ def growth_curve(image: StarImage, x: FloatArray, y: FloatArray, fwhm_px: float)
     GrowthCurve
         With fewer than five usable stars: a Moffat of `fwhm_px` and beta 3, ``n_stars`` 0.
     """
-    default = GrowthCurve(fwhm_px, DEFAULT_BETA, 0)
+    default = default_curve(fwhm_px)
     steps = np.array([0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.5]) * fwhm_px
     reference = 7
     sky = (4.0 / 3.0 * steps[-1], 2.0 * steps[-1])
@@ -195,4 +234,6 @@ def growth_curve(image: StarImage, x: FloatArray, y: FloatArray, fwhm_px: float)
     fit = least_squares(residual, [1.0, DEFAULT_BETA], bounds=([0.3, 1.8], [3.0, 10.0]))
     if not fit.success:
         return default
-    return GrowthCurve(float(fit.x[0]) * fwhm_px, float(fit.x[1]), n)
+    covariance = np.linalg.pinv(fit.jac.T @ fit.jac, hermitian=True)
+    (of_width, both), (_, of_beta) = covariance * np.array([[fwhm_px**2, fwhm_px], [fwhm_px, 1.0]])
+    return GrowthCurve(float(fit.x[0]) * fwhm_px, float(fit.x[1]), n, (float(of_width), float(both), float(of_beta)))

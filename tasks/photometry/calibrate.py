@@ -16,17 +16,19 @@ from tasks.astrometry import read_wcs
 from tasks.calibration import read_reduced
 from tasks.catalogs import reference_note, reference_table
 from tasks.photometry.apertures import (
-    DEFAULT_BETA,
     SKY_INNER,
     SKY_OUTER,
     Apertures,
     GrowthCurve,
     aperture_fluxes,
+    default_curve,
     growth_curve,
 )
+from tasks.photometry.area import relative_area
 from tasks.photometry.images import StarImage, core_peak, prepare_image
-from tasks.photometry.stars import PS1Stars, match_and_select, on_image, ps1_stars
-from tasks.photometry.zero_point import ZeroPointFit, fit_zero_point
+from tasks.photometry.stars import Neighbours, PS1Stars, match_and_select, on_image, ps1_stars
+from tasks.photometry.systems import natural_equation, vega_system
+from tasks.photometry.zero_point import MAX_CLIPPED, ZeroPointFit, fit_colour, fit_zero_point
 from tasks.quality import read_sources
 
 __all__ = ["StarPhotometry", "calibrate_frame", "frame_fwhm_px", "measure_stars"]
@@ -42,7 +44,8 @@ _CURVE_SNR = 50.0
 _CURVE_STARS = 100
 _SMALL_FWHM = 1.25
 _MIN_RATIO_STARS = 5
-_MIN_RATIO_SCATTER = 0.01
+_MIN_RATIO_SCATTER = 0.003
+_RATIO_CLIP = 3.0
 _MAX_RATIO_PULL = 3.0
 
 
@@ -59,8 +62,9 @@ class StarPhotometry(NamedTuple):
         Zero-based px.
     curve
         Growth curve of the image; its `n_stars` is 0 where a default profile was taken.
-    correction_mag
-        ``2.5 log10`` of the share of a star's light that the aperture holds: what the correction added, <= 0.
+    correction_mag, correction_err
+        ``2.5 log10`` of the share of a star's light that the aperture holds: what the correction added, <= 0; its
+        error, which all stars share, mag.
     n_matched
         PS1 objects matched before any cut.
     counts
@@ -76,6 +80,7 @@ class StarPhotometry(NamedTuple):
     y: FloatArray
     curve: GrowthCurve
     correction_mag: float
+    correction_err: float
     n_matched: int
     counts: tuple[str, ...]
 
@@ -85,9 +90,14 @@ class StarPhotometry(NamedTuple):
         return np.asarray(self.mag + 2.5 * np.log10(self.flux))
 
     @property
+    def noise(self) -> FloatArray:
+        """Photon error of `offset`, mag."""
+        return np.asarray(1.0857 * self.err / self.flux)
+
+    @property
     def offset_err(self) -> FloatArray:
         """Photon and catalogue errors of `offset`, mag."""
-        return np.asarray(np.hypot(1.0857 * self.err / self.flux, self.mag_err))
+        return np.asarray(np.hypot(self.noise, self.mag_err))
 
 
 def measure_stars(
@@ -150,16 +160,15 @@ def measure_stars(
         counts.append(f"{int(clean.sum())} unsaturated")
     bright = np.flatnonzero(clean & (measured.flux > _CURVE_SNR * measured.err))
     bright = bright[np.argsort(-(measured.flux / measured.err)[bright], kind="stable")][:_CURVE_STARS]
-    flux, err, single = _refine(image, *at, measured, bright, fwhm_px, radius)
+    curve, share, share_err = default_curve(fwhm_px), 1.0, 0.0
+    if correct_aperture:
+        curve = growth_curve(image, at[0][bright], at[1][bright], fwhm_px)
+        share, share_err = curve.measured_share(radius), curve.share_error(radius)
+    flux, err, single, shared = _refine(image, *at, measured, bright, fwhm_px, radius, curve, matched.neighbours)
     clean &= single
     counts.append(f"{int(clean.sum())} of a star's profile")
     strong = clean & _expected_above(settings.min_snr, flux, err, near.mag[catalogue], clean)
     counts.append(f"{int(strong.sum())} with S/N > {settings.min_snr:g}")
-
-    curve, share = GrowthCurve(fwhm_px, DEFAULT_BETA, 0), 1.0
-    if correct_aperture:
-        curve = growth_curve(image, at[0][bright], at[1][bright], fwhm_px)
-        share = curve.measured_share(radius)
     catalogue, detection = catalogue[strong], detection[strong]
     flux, err = flux[strong], err[strong]
     return StarPhotometry(
@@ -172,34 +181,80 @@ def measure_stars(
         y=y[detection],
         curve=curve,
         correction_mag=float(2.5 * np.log10(share)),
+        correction_err=1.0857 * float(np.hypot(share_err / share, shared)),
         n_matched=matched.n_matched,
         counts=tuple(counts),
     )
 
 
 def _refine(
-    image: StarImage, x: FloatArray, y: FloatArray, large: Apertures, bright: IntArray, fwhm_px: float, radius: float
-) -> tuple[FloatArray, FloatArray, BoolArray]:
+    image: StarImage,
+    x: FloatArray,
+    y: FloatArray,
+    large: Apertures,
+    bright: IntArray,
+    fwhm_px: float,
+    radius: float,
+    curve: GrowthCurve,
+    neighbours: Neighbours,
+) -> tuple[FloatArray, FloatArray, BoolArray, float]:
     """Flux, error, and whether it is the light of one star alone, with the help of a second, small aperture.
 
-    Faint stars are measured in the small one and scaled up as the bright stars say: the sky's noise in a
-    radius of 1.25 FWHM is less than half of that in 3 FWHM, and so is what neighbours add (Howell 1989,
-    PASP 101, 616); the scatter of the bright stars' ratios goes into the error. A ratio that differs from
-    the bright stars' by more than its error allows tells of a blend, a galaxy or a spiral arm under the star.
+    The last value is the error that all stars share which are measured in the small one, as a share of their flux.
+
+    Stars whose error falls with it are measured in the small one and scaled up as the bright stars say: the sky's
+    noise in a radius of 1.25 FWHM is less than half of that in 3 FWHM, and so is what neighbours add (Howell 1989,
+    PASP 101, 616). A star whose ratio of the two differs from the bright stars' by more than its error allows is a
+    blend, a galaxy, or lies on a spiral arm. What catalogued neighbours add is taken off: mostly faint, they would
+    brighten faint and so red stars most.
     """
+    large = large._replace(flux=_without(large.flux, neighbours, curve, radius))
     if bright.size < _MIN_RATIO_STARS:
-        return large.flux, large.err, np.ones(large.flux.size, bool)
+        return large.flux, large.err, np.ones(large.flux.size, bool), 0.0
     sky = (SKY_INNER * radius, SKY_OUTER * radius)
     small = aperture_fluxes(image, x, y, _SMALL_FWHM * fwhm_px, core_px=fwhm_px, sky_px=sky)
-    ratios = large.flux[bright] / small.flux[bright]
-    ratio = float(np.median(ratios))
-    scatter = max(_MIN_RATIO_SCATTER, 1.4826 * float(np.median(np.abs(ratios - ratio))) / ratio)
-    scaled = ratio * small.flux
+    small = small._replace(flux=_without(small.flux, neighbours, curve, _SMALL_FWHM * fwhm_px))
+    noise = large.err[bright] / large.flux[bright]
+    ratio, scatter, shared = _ratio_over_field(
+        x, y, bright, large.flux[bright] / small.flux[bright], noise, image.data.shape
+    )
+    scaled, scaled_err = ratio * small.flux, ratio * np.hypot(small.err, scatter * small.flux)
     with np.errstate(divide="ignore", invalid="ignore"):
         off = np.abs(large.flux - scaled) / np.hypot(large.err, scatter * np.abs(scaled))
-    faint = large.flux < _CURVE_SNR * large.err
-    scaled_err = ratio * np.hypot(small.err, scatter * small.flux)
-    return np.where(faint, scaled, large.flux), np.where(faint, scaled_err, large.err), off < _MAX_RATIO_PULL
+    better = scaled_err < large.err
+    flux, err = np.where(better, scaled, large.flux), np.where(better, scaled_err, large.err)
+    return flux, err, off < _MAX_RATIO_PULL, shared if better.any() else 0.0
+
+
+def _ratio_over_field(
+    x: FloatArray, y: FloatArray, bright: IntArray, ratios: FloatArray, noise: FloatArray, shape: tuple[int, ...]
+) -> tuple[FloatArray, float, float]:
+    """Ratio of two apertures' fluxes at every star, how well bright stars follow it beyond their noise, its error.
+
+    A quadratic over the field (coma and tilt make images wider towards the edges) where three bright stars a
+    coefficient are left to fit it, else one number.
+    """
+    u, v = 2.0 * x / shape[1] - 1.0, 2.0 * y / shape[0] - 1.0
+    terms = np.column_stack([np.ones_like(u), u, v, u * u, u * v, v * v])
+    middle = float(np.median(ratios))
+    typical = 1.4826 * float(np.median(np.abs(ratios - middle))) / middle
+    keep = np.abs(ratios / middle - 1.0) <= _RATIO_CLIP * np.hypot(noise, max(_MIN_RATIO_SCATTER, typical))
+    if keep.sum() < 3 * terms.shape[1]:
+        model = np.full(x.size, middle)
+    else:
+        weight = 1.0 / np.hypot(noise[keep], _MIN_RATIO_SCATTER)
+        fit = np.linalg.lstsq(terms[bright][keep] * weight[:, None], ratios[keep] * weight, rcond=None)[0]
+        model = terms @ fit
+    left = ratios[keep] / model[bright][keep] - 1.0
+    width = 1.4826 * float(np.median(np.abs(left - np.median(left))))
+    scatter = max(_MIN_RATIO_SCATTER, float(np.sqrt(max(width**2 - float(np.median(noise[keep])) ** 2, 0.0))))
+    return model, scatter, float(1.0 / np.sqrt((1.0 / (noise[keep] ** 2 + scatter**2)).sum()))
+
+
+def _without(flux: FloatArray, neighbours: Neighbours, curve: GrowthCurve, radius: float) -> FloatArray:
+    """Fluxes in apertures of `radius` px without what neighbours throw into them; the rim taken for a straight line."""
+    inside = curve.beyond_line(neighbours.distance - radius)
+    return np.asarray(flux / (1.0 + neighbours.light(flux.size, inside) / curve.enclosed(radius)))
 
 
 def _expected_above(
@@ -227,10 +282,15 @@ def calibrate_frame(
 
     Apertures of 3 FWHM (the width of sources matched to Gaia: cosmic rays do not count) on stars of 14.5 to
     20 mag that PS1 sees as point sources, isolated, unsaturated and unmasked, corrected to total light with
-    the frame's own growth curve; a clipped weighted fit of ``m_PS1 + colour_term * colour - m_inst``. The
-    zero point holds for the filter's natural system at PS1 colour zero, for total light:
-    ``m = -2.5 log10(flux / exptime) + zp``. The colour term is the profile's where it has one; else it is
-    fitted where there are 15 stars over 0.3 mag of colour; else it is 0, and `ZeroPoint.reason` says so.
+    the frame's own growth curve and to the pixel area of the frame's centre; a clipped weighted fit of
+    ``m_PS1 + colour_term * colour + curvature * colour**2 - m_inst``. The zero point holds for the filter's natural
+    system at PS1 colour zero, for total light, where a pixel sees as much sky as the central one:
+    ``m = -2.5 log10(flux / exptime) + zp``. The colour term is the profile's where it has one; else it is fitted
+    where there are 15 stars over 0.3 mag of colour; else it is 0, and `ZeroPoint.reason` says so.
+
+    `ZeroPoint.zp_err` holds the stars' scatter and what they share: the error of the aperture correction, and that
+    of the colour term times their mean colour. PS1's own zero points (some 5 mmag, Magnier et al. 2020, ApJS 251, 6)
+    are not in it: they are the same for all frames.
 
     A frame that cannot be calibrated is no exception: `ZeroPoint.status` says what came of it.
 
@@ -288,11 +348,12 @@ def _zero_point(
     sources = read_sources(solved.measured, roots)
     stars = ps1_stars(reference_table(ps1, roots), band, settings.max_psf_kron)
     ceiling = header.get("SATURATE", telescope.camera.nonlinear_adu or telescope.camera.saturation_adu)
+    wcs = read_wcs(solved, roots)
     photometry = measure_stars(
         data,
         mask,
         var,
-        read_wcs(solved, roots),
+        wcs,
         (np.asarray(sources["X"]) - 1.0, np.asarray(sources["Y"]) - 1.0),
         stars,
         fwhm_px=fwhm,
@@ -300,6 +361,9 @@ def _zero_point(
         settings=settings,
         saturation=SATURATION_MARGIN * float(ceiling),
     )
+    if solved.reduced.flat is not None:
+        area = relative_area(wcs, data.shape, photometry.x + 1.0, photometry.y + 1.0)
+        photometry = photometry._replace(flux=photometry.flux * area, err=photometry.err * area)
     known = {
         "n_matched": photometry.n_matched,
         "aperture_px": settings.aperture_fwhm * fwhm,
@@ -310,28 +374,64 @@ def _zero_point(
     if n < settings.min_stars:
         reason = f"{n} stars, {settings.min_stars} are needed: {', '.join(photometry.counts)}{note}"
         return _refuse("FEW_STARS", reason, n_stars=n, **known)
+    offset = photometry.offset - 2.5 * np.log10(solved.raw.exptime)
+    if band.colour_curvature:
+        offset = offset + band.colour_curvature * photometry.colour**2
+    sigma, rounds = settings.clip_sigma, settings.clip_iterations
+    own = fit_colour(
+        offset, photometry.noise, photometry.mag_err, photometry.colour, clip_sigma=sigma, iterations=rounds
+    )
     fit = fit_zero_point(
-        photometry.offset + 2.5 * np.log10(1.0 / solved.raw.exptime),
+        offset,
         photometry.offset_err,
         photometry.colour,
         colour_term=band.colour_term,
-        clip_sigma=settings.clip_sigma,
-        iterations=settings.clip_iterations,
+        clip_sigma=sigma,
+        iterations=rounds,
     )
     used = int(fit.used.sum())
-    if used < settings.min_stars:
-        reason = f"{used} stars after clipping, {settings.min_stars} are needed: {', '.join(photometry.counts)}{note}"
-        return _refuse("FEW_STARS", reason, n_stars=used, **known)
+    if (doubt := _doubt(fit, used, settings)) is not None:
+        return _refuse("FEW_STARS", f"{doubt}: {', '.join(photometry.counts)}{note}", n_stars=used, **known)
+    term_err = band.colour_term_error if fit.colour_source == "given" else 0.0
     return ZeroPoint(
         status="OK",
         reason=_how(photometry, fit, band) + note,
         zp=fit.zp,
-        zp_err=fit.err,
+        zp_err=float(np.sqrt(fit.err**2 + photometry.correction_err**2 + (term_err * fit.colour_mean) ** 2)),
         zp_rms=fit.rms,
         n_stars=used,
         colour_term=fit.colour_term,
+        colour_term_err=band.colour_term_error if fit.colour_source == "given" else None,
+        colour_mean=fit.colour_mean,
+        own_colour=own,
+        **_systems(band, fit.zp, fit.colour_term),
         **known,
     )
+
+
+def _doubt(fit: ZeroPointFit, used: int, settings: PhotometrySettings) -> str | None:
+    """Why a fit is not to be believed: a guess is worse than no zero point."""
+    if used < settings.min_stars:
+        return f"{used} stars after clipping, {settings.min_stars} are needed"
+    if fit.capped:
+        return f"more than {MAX_CLIPPED:.0%} of the stars disagree with the others"
+    if fit.err > settings.max_zp_err:
+        return (
+            f"{used} stars that scatter by {fit.rms:.2f} mag give a zero point to +- {fit.err:.2f} mag only, "
+            f"more than {settings.max_zp_err:g}"
+        )
+    return None
+
+
+def _systems(band: Band, zp: float, colour_term: float) -> dict[str, Any]:
+    vega = vega_system(band, zp, colour_term, "flux/EXPTIME")
+    return {
+        "colour_curvature": band.colour_curvature,
+        "equation": natural_equation(band, colour_term),
+        "vega_zp": vega.zp if vega else None,
+        "vega_colour_term": vega.colour_term if vega else None,
+        "vega_equation": vega.equation if vega else "",
+    }
 
 
 def _how(photometry: StarPhotometry, fit: ZeroPointFit, band: Band) -> str:

@@ -23,6 +23,9 @@ NEIGHBOUR_RATIO = 0.1
 MAX_CONTAMINATION = 0.03
 """Largest share of a star's light that all catalogued neighbours in its aperture may add."""
 
+SATURATED = 14.0
+"""Brighter stars saturate in some of PS1's exposures (Magnier et al. 2013, ApJS 205, 20: from 13.5 mag in g r i)."""
+
 _MAX_MAG_ERR = 0.05
 
 
@@ -36,7 +39,7 @@ class PS1Stars(NamedTuple):
     mag, mag_err
         PSF magnitude in the calibrating band; NaN where PS1 has none.
     colour
-        The band's PS1 colour; NaN where unknown or the band has none.
+        The band's PS1 colour; NaN where unknown, where one of its bands is saturated in PS1, or the band has none.
     star
         PSF and Kron magnitudes agree, and the magnitude's error is below 0.05.
     """
@@ -87,7 +90,8 @@ def ps1_stars(table: Table, band: Band, max_psf_kron: float) -> PS1Stars:
     colour = np.full(len(table), np.nan)
     if band.colour is not None:
         blue, red = (_column(table, f"{c}MeanPSFMag") for c in band.colour)
-        colour = blue - red
+        with np.errstate(invalid="ignore"):
+            colour = np.where((blue > SATURATED) & (red > SATURATED), blue - red, np.nan)
     with np.errstate(invalid="ignore"):
         star = (mag - kron < max_psf_kron) & (mag_err < _MAX_MAG_ERR) & np.isfinite(mag)
     ra, dec = (np.asarray(table[name], dtype=np.float64) for name in ("raMean", "decMean"))
@@ -147,12 +151,37 @@ class MatchedStars(NamedTuple):
         Matches before magnitudes, shape and isolation were looked at.
     counts
         What each cut left, in words, for the reason of a failure.
+    neighbours
+        Catalogued objects near the chosen stars, one row each.
     """
 
     catalogue: IntArray
     detection: IntArray
     n_matched: int
     counts: tuple[str, ...]
+    neighbours: Neighbours
+
+
+class Neighbours(NamedTuple):
+    """Catalogued objects near stars; arrays of shape (K,).
+
+    Attributes
+    ----------
+    star
+        Index into the chosen stars.
+    distance
+        px.
+    share
+        Their light over the star's.
+    """
+
+    star: IntArray
+    distance: FloatArray
+    share: FloatArray
+
+    def light(self, n: int, inside: FloatArray) -> FloatArray:
+        """Light they add to each of `n` stars, in units of the star's, when `inside` of each is in the aperture."""
+        return np.asarray(np.bincount(self.star, self.share * inside, n), np.float64)
 
 
 def match_and_select(
@@ -186,7 +215,7 @@ def match_and_select(
     nothing = np.zeros(0, np.intp)
     if len(pixel) == 0 or len(x) == 0:
         none = (f"{len(pixel)} PS1 objects on the frame", f"{len(x)} detections")
-        return MatchedStars(nothing, nothing, 0, none)
+        return MatchedStars(nothing, nothing, 0, none, _no_neighbours())
     tree, found = cKDTree(pixel), cKDTree(np.column_stack([x, y]))
     distance, nearest = found.query(pixel, distance_upper_bound=match_px)
     near = np.flatnonzero(np.isfinite(distance))
@@ -202,24 +231,38 @@ def match_and_select(
     counts.append(f"{catalogue.size} of {mag_range[0]} to {mag_range[1]} mag")
     catalogue = catalogue[stars.star[catalogue]]
     counts.append(f"{catalogue.size} stars")
-    catalogue = catalogue[_isolated(stars.mag, pixel, tree, catalogue, isolation_px, aperture_px)]
+    alone, neighbours = _isolated(stars.mag, pixel, tree, catalogue, isolation_px, aperture_px)
+    catalogue = catalogue[alone]
     counts.append(f"{catalogue.size} isolated")
     detection = nearest[catalogue]
-    return MatchedStars(catalogue, detection, n_matched, tuple(counts))
+    return MatchedStars(catalogue, detection, n_matched, tuple(counts), neighbours)
+
+
+def _no_neighbours() -> Neighbours:
+    return Neighbours(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
 
 
 def _isolated(
     mag: FloatArray, pixel: FloatArray, tree: cKDTree, chosen: IntArray, isolation_px: float, aperture_px: float
-) -> BoolArray:
+) -> tuple[BoolArray, Neighbours]:
+    """Which stars are alone, and the neighbours that those have nevertheless (numbered among the lonely ones)."""
     good = np.ones(chosen.size, bool)
+    number, near = 0, list[tuple[IntArray, FloatArray, FloatArray]]()
     reach = max(isolation_px, aperture_px)
     for i, (star, around) in enumerate(zip(chosen, tree.query_ball_point(pixel[chosen], reach), strict=True)):
         others = np.array([j for j in around if j != star and np.isfinite(mag[j])], dtype=np.intp)
         if others.size == 0:
+            number += 1
             continue
         share = 10 ** (-0.4 * (mag[others] - mag[star]))
         distance = np.hypot(*(pixel[others] - pixel[star]).T)
         good[i] = not (share[distance < isolation_px] > NEIGHBOUR_RATIO).any() and (
             share[distance < aperture_px].sum() <= MAX_CONTAMINATION
         )
-    return good
+        if good[i]:
+            near.append((np.full(others.size, number, np.intp), distance, share))
+            number += 1
+    if not near:
+        return good, _no_neighbours()
+    star, away, light = (np.concatenate([part[k] for part in near]) for k in range(3))
+    return good, Neighbours(np.asarray(star, np.intp), away, light)

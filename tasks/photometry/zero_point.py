@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ZeroPointFit", "fit_zero_point"]
+from models.frame import ColourFit
+
+__all__ = ["ZeroPointFit", "fit_colour", "fit_zero_point"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
@@ -29,13 +31,20 @@ class ZeroPointFit(NamedTuple):
     Attributes
     ----------
     zp, err, rms
-        mag; `rms` is the robust scatter of the stars used, `err` the fit's error at colour zero.
+        mag; `rms` is the robust scatter of the stars used, `err` the fit's error at colour zero (where the term was
+        given: without that of the term, which moves `zp` by `colour_mean` times it).
     colour_term, colour_source
         The term that was used and whence: ``'given'``, ``'fitted'`` or ``'none'`` (0 was taken).
     used
         The stars that were not clipped, shape (N,).
     residual
         Of every star, ``m_inst + zp - colour_term * colour - m_PS1``, mag, shape (N,).
+    colour_mean
+        Weighted mean colour of the stars used, mag; 0 where none has a colour.
+    intrinsic
+        Scatter of the stars beyond their errors, mag.
+    capped
+        More stars disagree than may be clipped: the result is a guess.
     """
 
     zp: float
@@ -45,6 +54,9 @@ class ZeroPointFit(NamedTuple):
     colour_source: str
     used: BoolArray
     residual: FloatArray
+    colour_mean: float
+    intrinsic: float
+    capped: bool
 
 
 def fit_zero_point(
@@ -99,14 +111,15 @@ def fit_zero_point(
     used = usable.copy()
     solution = _least_absolute(design[usable], target[usable], photon[usable])
     least = int(np.ceil((1 - MAX_CLIPPED) * usable.sum()))
-    intrinsic = 0.0
+    intrinsic, capped = 0.0, False
     for _ in range(iterations):
         residual = target - design @ solution
         intrinsic = _intrinsic_scatter(residual[used], photon[used])
         expected = np.hypot(photon, intrinsic)
         pull = np.where(usable, np.abs(residual) / expected, np.inf)
         keep = usable & (pull <= clip_sigma)
-        if keep.sum() < least:
+        capped = bool(keep.sum() < least)
+        if capped:
             keep = np.zeros_like(usable)
             keep[np.argsort(pull, kind="stable")[:least]] = True
         weight = 1.0 / expected[keep] ** 2
@@ -132,6 +145,60 @@ def fit_zero_point(
         colour_source=source,
         used=used,
         residual=np.where(usable, -residual, np.nan),
+        colour_mean=_mean_colour(colour[used], weight),
+        intrinsic=intrinsic,
+        capped=capped,
+    )
+
+
+def _mean_colour(colour: FloatArray, weight: FloatArray) -> float:
+    known = np.isfinite(colour)
+    return float(np.average(colour[known], weights=weight[known])) if known.any() else 0.0
+
+
+def fit_colour(
+    offset: FloatArray,
+    noise: FloatArray,
+    star_error: FloatArray,
+    colour: FloatArray,
+    *,
+    clip_sigma: float = 2.5,
+    iterations: int = 5,
+) -> ColourFit | None:
+    """Colour term of one frame's stars, its error parted into what is the frame's own and what its stars bring along.
+
+    Frames of one field see the same stars: the second part does not fall with their number
+    (`tasks.photometry.gather_colour_terms`). The intrinsic scatter counts with it.
+
+    Parameters
+    ----------
+    offset, colour
+        As for `fit_zero_point`.
+    noise, star_error
+        Errors of `offset` by the frame's photon noise and by the catalogue, mag, shape (N,).
+    clip_sigma, iterations
+        Clipping.
+
+    Returns
+    -------
+    ColourFit or None
+        None with fewer than 15 stars or less than 0.3 mag of colour.
+    """
+    known = np.isfinite(offset) & np.isfinite(noise) & np.isfinite(star_error) & np.isfinite(colour)
+    if not _spread_enough(colour[known]):
+        return None
+    fit = fit_zero_point(offset, np.hypot(noise, star_error), colour, clip_sigma=clip_sigma, iterations=iterations)
+    used = fit.used
+    if fit.capped or not _spread_enough(colour[used]):
+        return None
+    own, carried = noise[used] ** 2, star_error[used] ** 2 + fit.intrinsic**2
+    weight = 1.0 / (own + carried)
+    lever = weight * (colour[used] - fit.colour_mean)
+    moment = float((lever * (colour[used] - fit.colour_mean)).sum())
+    return ColourFit(
+        term=fit.colour_term,
+        photon_error=float(np.sqrt((lever**2 * own).sum()) / moment),
+        star_error=float(np.sqrt((lever**2 * carried).sum()) / moment),
     )
 
 

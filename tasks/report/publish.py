@@ -52,6 +52,7 @@ def _photometry_cards(record: FrameRecord) -> list[Card]:
         pending = any(failure.pending for failure in record.failures)
         return [("PHOTSTAT", "PENDING" if pending else "FAILED", "OK NO_PS1_BAND FEW_STARS FAILED PENDING")]
     point = record.calibrated.zero_point
+    term = record.colour_term
     return [
         ("PHOTSTAT", point.status, "OK NO_PS1_BAND FEW_STARS FAILED PENDING"),
         ("PHOTZP", point.zp, "[mag] m = -2.5 log10(flux/EXPTIME) + PHOTZP"),
@@ -59,7 +60,14 @@ def _photometry_cards(record: FrameRecord) -> list[Card]:
         ("PHOTRMS", point.zp_rms, "[mag] scatter of the stars about PHOTZP"),
         ("PHOTNSTR", point.n_stars, "stars used for PHOTZP"),
         ("PHOTNMAT", point.n_matched, "stars matched to the catalogue"),
-        ("PHOTCOL", point.colour_term, "colour term, see docs/pipeline_description.md"),
+        ("PHOTCT", point.colour_term, "colour term of the natural system"),
+        ("PHOTCTE", point.colour_term_err, "error of PHOTCT"),
+        ("PHOTC2", point.colour_curvature, "curvature, fixed (Tonry et al. 2012)"),
+        ("PHOTCTD", term.date if term else None, "last night PHOTCT was fitted on"),
+        ("PHOTEQ", point.equation or None, "what PHOTZP gives"),
+        ("VEGAZP", point.vega_zp, "[mag] zero point in the Vega system"),
+        ("VEGACT", point.vega_colour_term, "colour term of VEGAZP"),
+        ("VEGAEQ", point.vega_equation or None, "how"),
         ("PHOTAPER", point.aperture_px, "[pix] aperture radius"),
         ("PHOTCAT", point.catalogue, "photometric reference catalogue"),
     ]

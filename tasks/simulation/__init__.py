@@ -2,6 +2,7 @@
 
 from tasks.simulation.bands import BANDS, natural, true_filters
 from tasks.simulation.campaign import Simulated, read_stars, read_truth, simulate_campaign
+from tasks.simulation.expose import cosmic_ray_charge
 from tasks.simulation.extended import SPIRAL, draw_spiral
 from tasks.simulation.measure import true_sources
 from tasks.simulation.optics import pixel_area, to_pixels, to_sky, wcs_header
@@ -15,6 +16,7 @@ __all__ = [
     "Shot",
     "Simulated",
     "at_epoch",
+    "cosmic_ray_charge",
     "draw_spiral",
     "field_sources",
     "natural",

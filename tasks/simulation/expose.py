@@ -20,7 +20,7 @@ from tasks.simulation.psf import Psf, draw_stars, kernel
 from tasks.simulation.seeds import rng_for
 from tasks.simulation.sky import FIELDS, at_epoch, field_sources
 
-__all__ = ["expected_electrons", "expose", "mid_jyear", "noiseless_light", "psf_of"]
+__all__ = ["cosmic_ray_charge", "expected_electrons", "expose", "mid_jyear", "noiseless_light", "psf_of"]
 
 Array = NDArray[np.float64]
 
@@ -123,6 +123,17 @@ def expected_electrons(shot: Shot, options: SimulationOptions) -> tuple[Array, d
         camera.add_trail(electrons, trail, psf_of(shot).fwhm_px)
     electrons += camera.dark_rate(seed, size) * shot.exptime
     return electrons, truth
+
+
+def cosmic_ray_charge(shot: Shot, options: SimulationOptions) -> Array:
+    """What particles left in each pixel of a frame, e-, shape (size, size): drawn again as `expose` drew it."""
+    rng = rng_for(options.seed, "noise", shot.path)
+    rng.normal(0.0, 0.35)  # the bias level comes first
+    if shot.kind != "bias":
+        rng.poisson(expected_electrons(shot, options)[0])
+    charge = np.zeros((options.size, options.size))
+    camera.add_cosmic_rays(charge, shot.exptime, rng)
+    return charge
 
 
 def expose(shot: Shot, options: SimulationOptions, raw_root: Path) -> TrueFrame:

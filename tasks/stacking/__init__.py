@@ -1,5 +1,6 @@
 """Stacking: flux scale from common stars, selection, shared grid, weights, SWarp, the published stack, its pictures."""
 
+from tasks.stacking.colour import stack_colour
 from tasks.stacking.combine import SwarpOptions, combine, overlap_px
 from tasks.stacking.depth import depth, empty_aperture_sigma
 from tasks.stacking.extended import extend, find_sources, finish_extended, wanted
@@ -30,4 +31,5 @@ __all__ = [
     "relative_zero_points",
     "select_frames",
     "wanted",
+    "stack_colour",
 ]

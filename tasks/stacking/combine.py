@@ -21,7 +21,7 @@ from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.fitsio import write_fits
 from tasks.core.tools import run_tool, scratch
-from tasks.stacking.area import area_map, mean_area
+from tasks.photometry import area_map, central_area
 from tasks.stacking.grid import tangent_plane, unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs, outline, swarp_head
 from tasks.stacking.light import LightLoss, light_loss
@@ -163,7 +163,7 @@ def _write_inputs(
         if frame.aligned.frame.reduced.flat is None:
             data = data / area_map(wcs, data.shape)  # never flat-fielded: counts, not yet surface brightness
         fits.PrimaryHDU(data).writeto(folder / f"{name}.fits")
-        scale = frame.flux_scale * grid.pixel_scale**2 / mean_area(wcs, data.shape)
+        scale = frame.flux_scale * grid.pixel_scale**2 / central_area(wcs, data.shape)
         (folder / f"{name}.head").write_text(swarp_head(frame.aligned, scale, roots), encoding="ascii")
         names.append(f"{name}.fits")
         ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
@@ -314,6 +314,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
         combine=settings.combine.upper(),
         exptime_s=math.fsum(frame.aligned.frame.raw.exptime for frame in frames),
         calibrated=all(frame.zero_point is not None for frame in frames),
+        colour=selection.colour,
         scale_source="; ".join(sorted({frame.scale_source for frame in frames})),
         notes=(*selection.notes, *notes),
     )

@@ -18,6 +18,7 @@ from models.stack import (
     ScaledFrame,
     Selection,
     Stack,
+    StackColour,
     StackPsf,
     StackTie,
     StackValidation,
@@ -120,6 +121,9 @@ def stack_header(
     header["SOFTWARE"] = (tool_version("SWarp"), "what resampled and combined")
     for number, frame in enumerate(frames, start=1):
         header[f"INP{number:04d}"] = (frame_label(frame.aligned), "input frame" if number == 1 else "")
+        if frame.zero_point is not None:
+            comment = "[mag] its zero point for 1 ADU/s" if number == 1 else ""
+            header[f"ZPT{number:04d}"] = (round(frame.zero_point, 5), comment)
     return header
 
 
@@ -130,6 +134,24 @@ def weight_header(
     header = _identity(selection, n_combined, grid, telescope, settings.combine)
     header.set("BUNIT", "adu**(-2)", "1 / variance of the background; 0: no data", before="NCOMBINE")
     return header
+
+
+def _colour(colour: StackColour) -> list[tuple[str, object, str]]:
+    cards: list[tuple[str, object, str]] = [
+        ("PHOTCT", round(colour.term, 4), "colour term of the natural system"),
+        ("PHOTCTE", round(colour.error, 4), "error of PHOTCT"),
+        ("PHOTC2", colour.curvature, "curvature, fixed (Tonry et al. 2012)"),
+    ]
+    if colour.date:
+        cards.append(("PHOTCTD", colour.date, "last night PHOTCT was fitted on"))
+    cards.append(("PHOTEQ", colour.equation, "what PHOTZP gives"))
+    if colour.vega_zp is not None and colour.vega_term is not None:
+        cards += [
+            ("VEGAZP", round(colour.vega_zp, 4), "[mag] zero point in the Vega system"),
+            ("VEGACT", round(colour.vega_term, 4), "colour term of VEGAZP"),
+            ("VEGAEQ", colour.vega_equation, "how"),
+        ]
+    return cards
 
 
 def _measured(
@@ -233,6 +255,8 @@ def finish_stack(
     if depth is not None:
         depth -= raised
     cards = _measured(psf, stack.tie, validation, depth)
+    if stack.colour is not None:
+        cards += _colour(stack.colour)
     _republish(roots.of(stack.image), paths.image, cards, after="PIXSCALE", scale=10.0 ** (0.4 * raised))
     # An inverse variance in the units of an image that is raised falls with the square of it.
     _republish(roots.of(stack.weight), paths.weight, (), after="PIXSCALE", scale=10.0 ** (-0.8 * raised))

@@ -13,16 +13,23 @@ from scipy.spatial import cKDTree
 
 from models.base import Roots
 from models.catalog import StoredCone
-from models.frame import Rejected
+from models.frame import Rejected, ZeroPoint
 from models.settings import PhotometrySettings
-from models.stack import ZERO_POINT, AlignedFrame, ScaledFrame, Scaling
-from models.telescope import Telescope
+from models.stack import ZERO_POINT, AlignedFrame, ScaledFrame, Scaling, StackColour
+from models.telescope import Band, Telescope
 from tasks.calibration import read_reduced
 from tasks.catalogs import reference_table
 from tasks.core.errors import StageError
-from tasks.photometry import PS1Stars, fit_zero_point, frame_fwhm_px, ps1_stars
+from tasks.photometry import (
+    PS1Stars,
+    fit_colour,
+    fit_zero_point,
+    frame_fwhm_px,
+    natural_equation,
+    ps1_stars,
+    relative_area,
+)
 from tasks.quality import read_sources
-from tasks.stacking.area import mean_area, solid_angle
 from tasks.stacking.grid import unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs
 from tasks.stacking.relative import RelativeSolution, huber_location, link_frames, solve_relative
@@ -38,6 +45,9 @@ _ZP_FLOOR = 0.01
 
 _SUSPICIOUS_MAG = 0.05
 """A frame whose PS1 zero point is further from its common stars is named in the notes."""
+
+_PRIOR_WIDTH = 0.1
+"""How far the colour term of a narrow band is from that of the broad band that holds it, as a standard deviation."""
 
 _RADIANS = np.pi / 180.0 / 3600.0
 
@@ -128,22 +138,30 @@ def relative_zero_points(
     labels = link_frames(seen.frame, seen.star, len(frames), settings.min_stars)
     zp, source, notes = np.full(len(frames), np.nan), [""] * len(frames), list[str]()
     relative: list[tuple[IntArray, RelativeSolution]] = []
-    anchors = _continuum_stars(next(iter(names)) or "", ps1, roots, telescope, settings)
+    name = next(iter(names)) or ""
+    anchors = _continuum_stars(name, ps1, roots, telescope, settings)
+    term, colour = _band_term(name, telescope), None
+    night = max((frame.frame.raw.night for frame in frames), default="")
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
             continue
         own = seen.of(members)
         solution = solve_relative(own.frame, own.star, own.m, own.sigma)
-        tied = _tie(members, frames, solution)
+        tied = _tie(members, frames, solution, term)
         if tied is not None:
             zp[members] = solution.zp + tied
-            notes += _odd_ones(members, frames, zp)
+            notes += _odd_ones(members, frames, zp, term)
             for member in members:
                 source[member] = "common stars, tied to PS1"
-        elif anchors is not None and (offset := _anchor(own, solution, anchors, settings)) is not None:
-            zp[members] = solution.zp + offset[0]
-            notes.append(offset[1])
+        elif (
+            anchors is not None
+            and (offset := _anchor(own, solution, anchors, settings, f"{night[:4]}-{night[4:6]}-{night[6:]}"))
+            is not None
+        ):
+            zp[members] = solution.zp + offset.constant
+            notes.append(offset.said)
+            colour = offset.colour
             for member in members:
                 source[member] = f"common stars, tied to {anchors.text} of continuum stars"
         else:
@@ -151,8 +169,9 @@ def relative_zero_points(
     for index, frame in enumerate(frames):
         own_zp = frame.frame.zero_point.zp if frame.frame.zero_point.status == "OK" else None
         if np.isnan(zp[index]) and own_zp is not None:
-            zp[index], source[index] = own_zp, "PS1, this frame alone"
-    return _assemble(frames, zp, source, relative, rejected, notes, len(np.unique(seen.star)))
+            zp[index], source[index] = _at_term(frame.frame.zero_point, term), "PS1, this frame alone"
+    scaling = _assemble(frames, zp, source, relative, rejected, notes, len(np.unique(seen.star)))
+    return scaling.model_copy(update={"colour": colour})
 
 
 def _assemble(
@@ -231,7 +250,7 @@ def _measure(aligned: AlignedFrame, roots: Roots, telescope: Telescope, settings
     sky = wcs.all_pix2world(np.column_stack([stars.x, stars.y]), 1)
     area = np.ones(len(stars.x))
     if aligned.frame.reduced.flat is not None:
-        area = solid_angle(wcs, stars.x, stars.y) / mean_area(wcs, (data.shape[0], data.shape[1]))
+        area = relative_area(wcs, (data.shape[0], data.shape[1]), stars.x, stars.y)
     return _Measured(
         m=-2.5 * np.log10(stars.flux * area / raw.exptime),
         sigma=2.5 / np.log(10.0) * stars.sigma / stars.flux,
@@ -275,24 +294,41 @@ def _match(frame: IntArray, vectors: FloatArray, match_arcsec: float) -> tuple[I
     return star, known
 
 
-def _tie(members: IntArray, frames: Sequence[AlignedFrame], solution: RelativeSolution) -> float | None:
+def _band_term(name: str, telescope: Telescope) -> float | None:
+    try:
+        return telescope.band(name).colour_term
+    except KeyError:
+        return None
+
+
+def _at_term(point: ZeroPoint, term: float | None) -> float:
+    """A frame's zero point as it would be with the filter's common colour term."""
+    assert point.zp is not None
+    if term is None or point.colour_term is None or point.colour_mean is None:
+        return point.zp
+    return point.zp + (term - point.colour_term) * point.colour_mean
+
+
+def _tie(
+    members: IntArray, frames: Sequence[AlignedFrame], solution: RelativeSolution, term: float | None
+) -> float | None:
     """Constant that takes the relative zero points of a set to PS1's; None where no member has one."""
     offsets, errors = [], []
     for position, index in enumerate(members):
         zero_point = frames[index].frame.zero_point
         if zero_point.status == "OK" and zero_point.zp is not None:
-            offsets.append(zero_point.zp - solution.zp[position])
+            offsets.append(_at_term(zero_point, term) - solution.zp[position])
             errors.append(np.hypot(zero_point.zp_err or _ZP_FLOOR, _ZP_FLOOR))
     return huber_location(np.array(offsets), np.array(errors))[0] if offsets else None
 
 
-def _odd_ones(members: IntArray, frames: Sequence[AlignedFrame], zp: FloatArray) -> list[str]:
+def _odd_ones(members: IntArray, frames: Sequence[AlignedFrame], zp: FloatArray, term: float | None) -> list[str]:
     notes = []
     for index in members:
         zero_point = frames[index].frame.zero_point
         if zero_point.status != "OK" or zero_point.zp is None:
             continue
-        off = zero_point.zp - zp[index]
+        off = _at_term(zero_point, term) - zp[index]
         if abs(off) > max(_SUSPICIOUS_MAG, 5.0 * (zero_point.zp_err or 0.0)):
             notes.append(
                 f"{frame_label(frames[index])}: its PS1 zero point {zero_point.zp:.3f} is off by {off:+.3f} mag "
@@ -306,6 +342,7 @@ class _Anchors:
     """PS1 stars whose continuum a narrow band shares."""
 
     stars: PS1Stars
+    band: Band
     text: str
 
 
@@ -323,15 +360,25 @@ def _continuum_stars(
     stars = ps1_stars(reference_table(ps1, roots), broad, settings.max_psf_kron)
     with np.errstate(invalid="ignore"):
         fit = np.flatnonzero(stars.star & (stars.mag > settings.bright_mag) & (stars.mag < settings.faint_mag))
-    return _Anchors(stars=stars.take(fit), text=f"PS1 {broad.ps1}") if len(fit) else None
+    return _Anchors(stars=stars.take(fit), band=broad, text=f"PS1 {broad.ps1}") if len(fit) else None
+
+
+class _Anchored(NamedTuple):
+    """Constant that takes a narrow band's magnitudes to its continuum's, its colour term, and how it was found."""
+
+    constant: float
+    colour: StackColour
+    said: str
 
 
 def _anchor(
-    own: _Observations, solution: RelativeSolution, anchors: _Anchors, settings: PhotometrySettings
-) -> tuple[float, str] | None:
-    """Constant that takes a narrow band's magnitudes to those of its continuum, and how it was found.
+    own: _Observations, solution: RelativeSolution, anchors: _Anchors, settings: PhotometrySettings, date: str
+) -> _Anchored | None:
+    """Tie a narrow band to the PS1 magnitudes of its continuum stars, for stars of PS1 colour 0.
 
-    Fitted like a broad band's zero point: for stars of PS1 colour 0, with a colour term where the stars allow.
+    Zero point and colour term from all stars of all frames. The colour term of a band within a broad one is not far
+    from the broad one's: that counts like a measurement with an error of 0.1, which decides where stars are few or
+    of one colour, and hardly matters where they are many.
     """
     directions = unit_vectors(np.asarray(anchors.stars.ra, float), np.asarray(anchors.stars.dec, float))
     distance, nearest = cKDTree(directions).query(own.direction, distance_upper_bound=settings.match_arcsec * _RADIANS)
@@ -339,17 +386,34 @@ def _anchor(
     if len(matched) < settings.min_stars:
         return None
     stars = anchors.stars.take(nearest[matched])
-    fit = fit_zero_point(
-        stars.mag - solution.magnitude[matched],
-        np.hypot(stars.mag_err, solution.magnitude_err[matched]),
-        stars.colour,
-        clip_sigma=settings.clip_sigma,
-        iterations=settings.clip_iterations,
-    )
-    used = int(np.count_nonzero(fit.used))
-    if used < settings.min_stars:
+    offset = stars.mag - solution.magnitude[matched]
+    noise = solution.magnitude_err[matched]
+    clipping = settings.clip_sigma, settings.clip_iterations
+    free = fit_colour(offset, noise, stars.mag_err, stars.colour, clip_sigma=clipping[0], iterations=clipping[1])
+    term, error = anchors.band.colour_term or 0.0, _PRIOR_WIDTH
+    if free is not None:
+        measured = np.hypot(free.photon_error, free.star_error)
+        weight = 1.0 / np.array([measured, _PRIOR_WIDTH]) ** 2
+        term = float(np.average([free.term, term], weights=weight))
+        error = float(weight.sum() ** -0.5)
+    try:
+        fit = fit_zero_point(
+            offset, np.hypot(noise, stars.mag_err), stars.colour, colour_term=term,
+            clip_sigma=clipping[0], iterations=clipping[1],
+        )  # fmt: skip
+    except ValueError:  # not one with a colour
         return None
-    return fit.zp, (
-        f"absolute scale from {used} continuum stars in {anchors.text}, +- {fit.err:.3f} mag, colour term "
-        f"{fit.colour_term:+.3f} ({fit.colour_source}): a line's flux needs the filter's own response"
+    used = int(np.count_nonzero(fit.used))
+    if used < settings.min_stars or fit.capped:
+        return None
+    whole = float(np.hypot(fit.err, error * fit.colour_mean))
+    if whole > settings.max_zp_err:
+        return None
+    source = "of these stars" if free is not None else f"of the broad band, +- {_PRIOR_WIDTH:g}"
+    colour = StackColour(term=term, error=error, date=date, equation=natural_equation(anchors.band, term))
+    return _Anchored(
+        fit.zp,
+        colour,
+        f"absolute scale from {used} continuum stars in {anchors.text}, +- {whole:.3f} mag at colour 0, colour term "
+        f"{term:+.3f} +- {error:.3f} ({source}): a line's flux needs the filter's own response",
     )

@@ -88,9 +88,12 @@ def select_frames(
         out.extend(Rejected(file=frame_label(frame.aligned), reason=f"not stacked: {reason}") for frame in kept)
         return Selection(
             group=target.name, filter=filter, chosen=(), rejected=tuple(out), status="TOO_FEW_FRAMES", reason=reason,
-            notes=scaling.notes,
+            colour=scaling.colour, notes=scaling.notes,
         )  # fmt: skip
-    return Selection(group=target.name, filter=filter, chosen=tuple(kept), rejected=tuple(out), notes=scaling.notes)
+    return Selection(
+        group=target.name, filter=filter, chosen=tuple(kept), rejected=tuple(out), colour=scaling.colour,
+        notes=scaling.notes,
+    )  # fmt: skip
 
 
 def _position_cut(

@@ -7,6 +7,7 @@ from models.base import Roots
 from tasks.truth.astrometry import astrometric_figures
 from tasks.truth.figure import Figure, markdown_table, over_seeds
 from tasks.truth.light import light_figures
+from tasks.truth.masks import mask_figures
 from tasks.truth.noise import noise_figures
 from tasks.truth.photometry import relative_figures, zero_point_figures
 from tasks.truth.psf import psf_figures
@@ -50,4 +51,4 @@ def measure_campaign(roots: Roots, telescope: str = "T120") -> tuple[Figure, ...
         If there is no truth or nothing was reduced.
     """
     scene = Scene.of(roots, telescope)
-    return (*astrometric_figures(scene), *zero_point_figures(scene), *measure_stacks(scene))
+    return (*astrometric_figures(scene), *zero_point_figures(scene), *mask_figures(scene), *measure_stacks(scene))

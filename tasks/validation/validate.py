@@ -18,6 +18,7 @@ from models.telescope import Band, Telescope
 from tasks.catalogs import reference_note, reference_table
 from tasks.core.errors import StageError
 from tasks.photometry import StarPhotometry, ZeroPointFit, fit_zero_point, measure_stars, ps1_stars
+from tasks.validation.release import release_check
 
 __all__ = ["Residuals", "judge", "residuals", "tie_stack", "validate_stack"]
 
@@ -38,7 +39,7 @@ class Residuals(NamedTuple):
     mag, colour
         PS1, mag; `colour` is NaN where the band has none.
     difference
-        ``-2.5 log10(flux) + 30 - (m_PS1 + colour_term * colour)``, mag.
+        ``-2.5 log10(flux) + 30 - (m_PS1 + colour_term * colour + curvature * colour**2)``, mag.
     error
         Of `difference`, mag.
     used
@@ -152,9 +153,12 @@ def _compare(
 ) -> Residuals:
     name = " - ".join(band.colour) if band.colour else ""
     fit: ZeroPointFit | None = None
+    offset = stars.offset
+    if band.colour_curvature:
+        offset = offset + band.colour_curvature * stars.colour**2
     if stars.flux.size >= settings.min_stars:
         fit = fit_zero_point(
-            stars.offset, stars.offset_err, stars.colour, colour_term=band.colour_term,
+            offset, stars.offset_err, stars.colour, colour_term=band.colour_term,
             clip_sigma=settings.clip_sigma, iterations=settings.clip_iterations,
         )  # fmt: skip
     term = fit.colour_term if fit else (band.colour_term or 0.0)
@@ -162,7 +166,7 @@ def _compare(
     return Residuals(
         mag=stars.mag,
         colour=stars.colour,
-        difference=ZERO_POINT - stars.offset - term * shade - shift,
+        difference=ZERO_POINT - offset - term * shade - shift,
         error=stars.offset_err,
         used=fit.used if fit else np.zeros(stars.flux.size, bool),
         offset=ZERO_POINT - fit.zp - shift if fit else None,
@@ -194,7 +198,8 @@ def validate_stack(
     -------
     StackValidation
         ``validated`` only if there are stars enough and their offset from 30.0 is below
-        `settings.max_offset_mag`; `reason` says why not, or how it was measured.
+        `settings.max_offset_mag`; `reason` says why not, or how it was measured. The release's own method stands
+        beside it (``release_offset``, ``release_rms``, ``release_n_stars``); the verdict does not rest on it.
 
     Raises
     ------
@@ -209,8 +214,22 @@ def validate_stack(
     if ps1 is None:
         return StackValidation(validated=False, reason="pending: the PS1 catalogue around it has not been fetched yet")
     verdict = judge(residuals(stack, ps1, roots, telescope, settings), settings)
-    note = reference_note(ps1)
-    return verdict.model_copy(update={"reason": f"{verdict.reason}; {note}"}) if note else verdict
+    update = _as_the_release(stack, ps1, roots, band)
+    if note := reference_note(ps1):
+        update["reason"] = f"{verdict.reason}; {note}"
+    return verdict.model_copy(update=update)
+
+
+def _as_the_release(stack: Stack, ps1: StoredCone, roots: Roots, band: Band) -> dict[str, Any]:
+    """What the release's method says of the stack as it is published."""
+    image, weight, wcs = _read(stack, roots)
+    bad = (weight <= 0) | ~np.isfinite(image)
+    fwhm = stack.psf.fwhm_px if stack.psf is not None else _detect(image, bad, weight)[3]
+    raised = 10.0 ** (0.4 * stack.tie.offset) if stack.tie is not None else 1.0
+    found = release_check(image * np.float32(raised), bad, wcs, fwhm, reference_table(ps1, roots), band)
+    if found is None:
+        return {}
+    return {"release_offset": found.offset, "release_rms": found.rms, "release_n_stars": found.n_stars}
 
 
 def judge(found: Residuals, settings: ValidationSettings) -> StackValidation:

@@ -60,6 +60,8 @@ FIGURES = (
     "stacks g r i, abs(median of measured - true), worst",
     "stacks B V R, abs(median of measured - true), worst",
     "stacks (median) bent by more than 10 mmag whose header does not say so",
+    "star cores touched by the cosmic-ray mask",
+    "particles of more than 10 sigma that are masked",
     "pull of the noise in empty apertures, frames",
     "depth of stacks (median) against ideal weights, worst",
     "bad pixels left (beyond 6 sigma on empty sky), stacks (median), worst",

@@ -69,6 +69,8 @@ class StarField:
     shape: tuple[int, int] = (640, 640)
     zero_point: float = 23.3
     colour_term: float = -0.035
+    curvature: float = 0.0
+    distortion: float = 4e-9
     colour_range: tuple[float, float] = (0.2, 1.4)
     fwhm: float = 3.6
     beta: float = 3.0
@@ -105,7 +107,7 @@ class StarField:
         n = x.size
         r = rng.uniform(self.brightest, self.faintest, n)
         gr = rng.uniform(*self.colour_range, n)
-        world = sip_wcs(self.shape).all_pix2world(np.column_stack([x, y]), 0)
+        world = sip_wcs(self.shape, self.distortion).all_pix2world(np.column_stack([x, y]), 0)
         table = Table()
         table["objID"] = np.arange(n) + 10**17
         table["raMean"], table["decMean"] = world.T
@@ -120,7 +122,7 @@ class StarField:
 
     def natural(self, table: Table) -> np.ndarray:
         g, r = np.asarray(table["gMeanKronMag"]), np.asarray(table["rMeanKronMag"])
-        return {"r": r, "g": g, "B": g, "Ha": r}[self.band] + self.colour_term * (g - r)
+        return {"r": r, "g": g, "B": g, "Ha": r}[self.band] + self.colour_term * (g - r) + self.curvature * (g - r) ** 2
 
     def image(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Data (ADU), mask, variance."""
@@ -163,7 +165,9 @@ class StarField:
         )  # fmt: skip
         measured = measure_frame(reduced, roots, telescope, QualitySettings())
         place = roots.data / ".cache" / f"{raw.name}.wcs"
-        fits.PrimaryHDU(header=sip_wcs(self.shape).to_header(relax=True)).writeto(place, overwrite=True)
+        fits.PrimaryHDU(header=sip_wcs(self.shape, self.distortion).to_header(relax=True)).writeto(
+            place, overwrite=True
+        )
         solution = PlateSolution(
             wcs=ref(place, roots), ra=RA, dec=DEC, pixel_scale=SCALE, rotation_deg=-91, parity=-1, rms_arcsec=0.05,
             n_matched=100, reference="made up",

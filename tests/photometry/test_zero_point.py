@@ -47,6 +47,15 @@ def test_never_clips_more_than_a_third() -> None:
     offset = ZP + rng.choice([-0.4, 0.4], 40) + rng.normal(0, 0.001, 40)
     fit = fit_zero_point(offset, np.full(40, 0.002), np.full(40, np.nan))
     assert fit.used.sum() >= 26
+    assert not fit_zero_point(*stars(60)).capped
+
+
+def test_too_many_that_disagree_are_no_zero_point() -> None:
+    """Ten stars at one place and nine at nine others: the ten are not clipped to."""
+    offset = np.concatenate([np.full(10, ZP), ZP + 0.2 + 0.1 * np.arange(9)])
+    fit = fit_zero_point(offset, np.full(19, 0.01), np.full(19, np.nan))
+    assert fit.capped
+    assert fit.used.sum() == 13
 
 
 def test_few_stars_or_one_colour_give_no_term() -> None:

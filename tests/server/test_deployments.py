@@ -13,8 +13,11 @@ def test_stack_target_runs_to_completed(installation):
     """From the data that a run from the shell made; a second run makes nothing."""
     reduced = len(installation.made())
     assert reduced > 6
-    state = installation.end_of(installation.begin("stack-target", group="M67"))
+    first = installation.begin("stack-target", group="M67")
+    state = installation.end_of(first)
     assert state["type"] == "COMPLETED", state
+    names = {each["name"] for each in installation.task_runs(first)}
+    assert {"select M67 g", "SWarp M67 r", "finish M67 g", "finish M67 r"} <= names
     assert state["message"].startswith("2 of 2 made")
     stacks = sorted(path.name for path in installation.roots.data.glob("stacks/M67/T120/M67_?.fits"))
     assert stacks == ["M67_g.fits", "M67_r.fits"]

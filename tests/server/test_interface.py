@@ -44,7 +44,9 @@ def test_pages_of_deployments_form_and_run(installation, page):
     page.picture(pictures() / "deployments.png")
 
     identity = installation.deployment("stack-target")["id"]
-    page.open(f"{installation.url}/deployments/deployment/{identity}", "Choose the group from the list")
+    page.open(f"{installation.url}/deployments/deployment/{identity}", "flows/stack_target.py:stack_target")
+    page.press("Description")
+    page.until_shown("to one stack a filter, with its page")
     page.open(f"{installation.url}/deployments/deployment/{identity}/run", "Target group to stack")
     page.press("Change some")
     page.until_shown("combination of the frames (default: median)")

@@ -28,7 +28,7 @@ from models.frame import (
 from models.stack import AlignedFrame
 from tasks.core.files import digest_file, ref
 from tasks.core.fitsio import write_fits
-from tasks.stacking.area import area_map
+from tasks.photometry import area_map
 
 SHAPE = (256, 256)
 CENTRE = (132.85, 11.81)

@@ -16,9 +16,8 @@ from models.settings import StackSettings
 from models.stack import Grid, ScaledFrame, Selection, StackPsf, StackValidation, stack_paths
 from models.telescope import load_telescope
 from tasks.core.errors import StageError
-from tasks.photometry import aperture_photometry
+from tasks.photometry import aperture_photometry, area_map
 from tasks.stacking import combine, common_grid, depth, empty_aperture_sigma, finish_stack, overlap_px
-from tasks.stacking.area import area_map
 from tasks.stacking.heads import head_wcs, swarp_head
 from tasks.stacking.weights import frame_weight, spared_cores
 from tests.stacking.sky import Shot, make_roots, moffat, stars, take

@@ -4,16 +4,17 @@ import pickle
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.wcs import WCS
 
 from models.base import Roots
 from models.catalog import Cone, StoredCone
 from models.settings import ValidationSettings
-from models.stack import Stack, stack_paths
+from models.stack import Stack, StackTie, stack_paths
 from models.telescope import Telescope
 from tasks.catalogs import store_cone
 from tasks.core.errors import StageError
-from tasks.validation import plot_validation, residuals, validate_stack
+from tasks.validation import plot_validation, residuals, tie_stack, validate_stack
 from tests.photometry.starfield import DEC, RA, StarField, moffat_field
 from tests.validation.stacks import tan_header, write_stack
 
@@ -74,6 +75,62 @@ def test_what_cannot_be_compared_says_why(roots: Roots, t120: Telescope) -> None
     assert not any(v.validated for v in (loose, few))
     blank = write_stack(roots, np.zeros((300, 300)), np.ones((300, 300)), tan_header((300, 300), RA, DEC))
     assert validate_stack(blank, cone, roots, t120, SETTINGS).reason.startswith("0 stars, 5 are needed")
+
+
+def test_the_releases_method_stands_beside_ours(roots: Roots, t120: Telescope) -> None:
+    """No cut on galaxies and no colour term: its offset and scatter are those of the field, not of the stack."""
+    field = FIELD.but(n_galaxies=120, colour_term=-0.12, seed=3)
+    verdict = validate_stack(*made_up(roots, field, off=0.02), roots, t120, SETTINGS)
+    assert verdict.zp_offset == pytest.approx(0.02, abs=0.012)
+    assert verdict.zp_rms < 0.05
+    assert verdict.release_rms > 3 * verdict.zp_rms
+    assert abs(verdict.release_offset - 0.02) > 3 * abs(verdict.zp_offset - 0.02)
+    assert verdict.release_n_stars > verdict.n_stars
+
+
+def test_the_releases_method_is_what_its_text_says(roots: Roots, t120: Telescope) -> None:
+    """Stars alone, of one colour and isolated: there it works, and finds the same."""
+    plain = FIELD.but(n_galaxies=0, colour_term=0.0, brightest=14.0, faintest=17.0, n_stars=60)
+    stack, cone = made_up(roots, plain, off=0.05)
+    verdict = validate_stack(stack, cone, roots, t120, SETTINGS)
+    assert verdict.release_offset == pytest.approx(0.05, abs=0.01)
+    assert verdict.release_n_stars > 40
+    # The tie is part of the published image: its magnitudes are the brighter by it, by either method.
+    tied = stack.model_copy(update={"tie": StackTie(offset=0.05, err=0.002, n_stars=30)})
+    after = validate_stack(tied, cone, roots, t120, SETTINGS)
+    assert after.release_offset == pytest.approx(verdict.release_offset - 0.05, abs=2e-3)
+    sparse = FIELD.but(n_stars=3, n_galaxies=0, shape=(300, 300), beyond_edge=-50, faintest=17.0, brightest=15.0)
+    few = validate_stack(*made_up(roots, sparse), roots, t120, SETTINGS)
+    assert (few.release_offset, few.release_n_stars) == (None, None)
+
+
+def test_a_curved_colour_relation_is_no_offset(roots: Roots, t120: Telescope) -> None:
+    """B against g: with the filter's term given and the square left out a stack in order would be off by 30 mmag."""
+    field = FIELD.but(band="B", colour_term=0.6, curvature=0.034, colour_range=(0.3, 1.4))
+    given = tuple(b.model_copy(update={"colour_term": 0.6}) if b.name == "B" else b for b in t120.bands)
+    telescope = t120.model_copy(update={"bands": given})
+    verdict = validate_stack(*made_up(roots, field, band="B"), roots, telescope, SETTINGS)
+    assert verdict.zp_offset == pytest.approx(0.0, abs=0.012)
+    straight = tuple(b.model_copy(update={"colour_curvature": 0.0}) for b in given)
+    off = validate_stack(*made_up(roots, field, band="B"), roots, t120.model_copy(update={"bands": straight}), SETTINGS)
+    assert abs(off.zp_offset) > 0.02
+
+
+def test_a_field_that_a_galaxy_fills_is_validated(roots: Roots, t120: Telescope) -> None:
+    """As M64 fills its field: stars on its light, few and faint; three such stacks failed in the release."""
+    field = FIELD.but(n_stars=45, n_galaxies=0, seed=6)
+    stack, cone = made_up(roots, field)
+    image = fits.getdata(roots.of(stack.image)).astype(float)
+    y, x = np.indices(image.shape)
+    radius = np.hypot(x - 320, (y - 320) / 0.6)
+    light = 6000 * np.exp(-radius / 110)  # exponential disc, 19.5 mag/arcsec2 at its centre
+    image += light + np.random.default_rng(2).normal(0, 1, image.shape) * np.sqrt(light)
+    image[:, :20] = 0
+    galaxy = write_stack(roots, image, fits.getdata(roots.of(stack.weight)), tan_header(field.shape, RA, DEC))
+    tie = tie_stack(galaxy, cone, roots, t120, SETTINGS)
+    verdict = validate_stack(galaxy.model_copy(update={"tie": tie}), cone, roots, t120, SETTINGS)
+    assert verdict.validated, verdict.reason
+    assert verdict.zp_offset == pytest.approx(0.0, abs=0.02)
 
 
 def test_broken_stacks_are_stage_errors(roots: Roots, t120: Telescope) -> None:
