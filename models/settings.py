@@ -179,13 +179,23 @@ class SelectionSettings(Record):
 
 
 class StackSettings(Record):
-    """SWarp."""
+    """SWarp, and our own weighted mean."""
 
     # Those of the product beside the default one, whose stages get them one by one.
     outside_keys: ClassVar[frozenset[str]] = frozenset({"extended", "extended_degree", "extended_min_sky"})
 
     combine: Literal["median", "weighted", "clipped"] = Field(
-        "median", description="combination of the frames", json_schema_extra={"flag": "--combine"}
+        "median",
+        description="combination of the frames: SWarp's median or clipped mean, or our weighted mean",
+        json_schema_extra={"flag": "--combine"},
+    )
+    clip_sigma: float = Field(
+        5.0, gt=0, description="the weighted mean leaves out what is off the frames' median by more, sigma"
+    )
+    maps: bool = Field(
+        False,
+        description="write how many frames each pixel has and lacks (_ncov.fits, _nrej.fits)",
+        json_schema_extra={"flag": "--maps"},
     )
     restore_light: bool = Field(
         True,
@@ -210,7 +220,7 @@ class StackSettings(Record):
     )
     padding_px: int = Field(40, ge=0, description="margin around all corners, px")
     timeout_s: float = Field(1800.0, gt=0, description="wall-clock limit of one SWarp run, s")
-    memory_mb: int = Field(2048, ge=256, description="memory SWarp may use for combining, MB")
+    memory_mb: int = Field(2048, ge=256, description="memory that combining may use, MB")
 
 
 class ValidationSettings(Record):

@@ -20,6 +20,8 @@ __all__ = [
     "Scaling",
     "Selection",
     "Stack",
+    "StackLinearity",
+    "StackNoise",
     "StackColour",
     "StackPaths",
     "StackPsf",
@@ -45,8 +47,12 @@ class StackPaths(Record):
     psf: Path
     extended: Path = Field(description="image for extended targets; the weight is that of `image`")
     plots: Path = Field(description="folder")
+    rejected: Path = Field(description="map of the frames left out, on request")
+    coverage: Path = Field(description="map of the frames combined, on request")
     work_image: Path
     work_weight: Path
+    work_rejected: Path
+    work_coverage: Path
 
 
 def stack_paths(group: str, telescope: str, filter: str, roots: Roots) -> StackPaths:
@@ -60,8 +66,12 @@ def stack_paths(group: str, telescope: str, filter: str, roots: Roots) -> StackP
         psf=folder / f"{stem}_psf.fits",
         extended=folder / f"{stem}_ext.fits",
         plots=folder / "plots",
+        rejected=folder / f"{stem}_nrej.fits",
+        coverage=folder / f"{stem}_ncov.fits",
         work_image=work / f"{stem}.fits",
         work_weight=work / f"{stem}.weight.fits",
+        work_rejected=work / f"{stem}_nrej.fits",
+        work_coverage=work / f"{stem}_ncov.fits",
     )
 
 
@@ -197,6 +207,35 @@ class ExtendedStack(Record):
     sky_limit: float | None = Field(None, description="scatter of the sky over the field, mag/arcsec2")
 
 
+class StackLinearity(Record):
+    """Whether faint stars of a stack are on the scale of bright ones."""
+
+    limit: ClassVar[float] = 0.010
+
+    magnitude: float = Field(description="faint minus bright stars, against the mean of the same frames, mag")
+    error: float
+    n_bright: int
+    n_faint: int
+
+    @property
+    def bent(self) -> bool:
+        """Whether magnitudes depend on brightness by more than 10 mmag, and not by chance (2 sigma)."""
+        return abs(self.magnitude) > max(self.limit, 2.0 * self.error)
+
+
+class StackNoise(Record):
+    """Noise of a stack in its own empty sky."""
+
+    inverse_variance: float = Field(description="1 / variance of a pixel is this times the weight map")
+    correlation: float = Field(
+        description="noise of an aperture of 2 FWHM diameter over that of as many independent pixels"
+    )
+    aperture_sigma: float = Field(description="noise of such an aperture's sum, units of the stack")
+    aperture_px: float = Field(description="its radius, px")
+    n_apertures: int
+    surface_brightness: float | None = Field(None, description="1 sigma in 1 arcsec2, mag/arcsec2")
+
+
 class Stack(Record):
     """A coadded image with its weight map."""
 
@@ -221,4 +260,9 @@ class Stack(Record):
     scale_source: str = Field("", description="how the flux scale is known, as in the header's PHOTCAL")
     depth_5sigma: float | None = Field(None, description="5 sigma point source in an aperture of 2 FWHM diameter, mag")
     extended: ExtendedStack | None = Field(None, description="its companion for extended targets")
+
+    linearity: StackLinearity | None = Field(None, description="None: too few stars to see it")
+    noise: StackNoise | None = Field(None, description="None: no empty sky to measure it in")
+    rejected_map: FileRef | None = Field(None, description="frames left out of each pixel; on request")
+    coverage_map: FileRef | None = Field(None, description="frames combined in each pixel; on request")
     notes: tuple[str, ...] = ()

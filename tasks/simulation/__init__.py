@@ -1,6 +1,7 @@
 """Simulated campaigns: the default data, and the truth that every figure of accuracy is measured against."""
 
 from tasks.simulation.bands import BANDS, natural, true_filters
+from tasks.simulation.camera import response
 from tasks.simulation.campaign import Simulated, read_stars, read_truth, simulate_campaign
 from tasks.simulation.expose import cosmic_ray_charge
 from tasks.simulation.extended import SPIRAL, draw_spiral
@@ -24,6 +25,7 @@ __all__ = [
     "plan_campaign",
     "read_stars",
     "read_truth",
+    "response",
     "simulate_campaign",
     "to_pixels",
     "to_sky",

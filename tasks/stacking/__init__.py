@@ -2,9 +2,10 @@
 
 from tasks.stacking.colour import stack_colour
 from tasks.stacking.combine import SwarpOptions, combine, overlap_px
-from tasks.stacking.depth import depth, empty_aperture_sigma
-from tasks.stacking.extended import extend, find_sources, finish_extended, wanted
+from tasks.stacking.depth import depth, empty_aperture_sigma, measure_noise, stack_noise
+from tasks.stacking.extended import extend, finish_extended
 from tasks.stacking.grid import common_grid, grid_header
+from tasks.stacking.objects import find_sources, wanted
 from tasks.stacking.pictures import plot_extended, plot_rgb, plot_stack
 from tasks.stacking.product import finish_stack
 from tasks.stacking.scaling import relative_zero_points
@@ -24,6 +25,7 @@ __all__ = [
     "grid_header",
     "group_centre",
     "make_weights",
+    "measure_noise",
     "overlap_px",
     "plot_extended",
     "plot_rgb",
@@ -31,5 +33,6 @@ __all__ = [
     "relative_zero_points",
     "select_frames",
     "wanted",
+    "stack_noise",
     "stack_colour",
 ]

@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from astropy.io import fits
+from matplotlib.path import Path as Path2D
 
 from models.base import Record, Roots
 from models.frame import Rejected
 from models.settings import StackSettings
-from models.stack import Grid, ScaledFrame, Selection, Stack, stack_paths
+from models.stack import Grid, ScaledFrame, Selection, Stack, StackLinearity, StackPaths, stack_paths
 from models.telescope import Telescope
 from tasks.calibration import read_reduced
 from tasks.core.errors import StageError
@@ -22,33 +23,27 @@ from tasks.core.files import ref
 from tasks.core.fitsio import write_fits
 from tasks.core.tools import run_tool, scratch
 from tasks.photometry import area_map, central_area
+from tasks.stacking.coadd import CountImage, Resampled, coadd
 from tasks.stacking.grid import tangent_plane, unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs, outline, swarp_head
-from tasks.stacking.light import LightLoss, light_loss
-from tasks.stacking.product import stack_header, weight_header
-from tasks.stacking.weights import make_weights
+from tasks.stacking.light import LightLoss, light_loss, linearity
+from tasks.stacking.product import map_header, stack_header, weight_header
+from tasks.stacking.weights import LANCZOS_REACH, make_weights
 
-__all__ = ["SwarpOptions", "combine", "overlap_px"]
+__all__ = ["SwarpOptions", "combine", "on_grid", "overlap_px", "run_swarp", "seeing_px", "write_inputs"]
 
 FloatImage = npt.NDArray[np.float32]
 
-_COMBINE: dict[str, Literal["MEDIAN", "WEIGHTED", "CLIPPED"]] = {
-    "median": "MEDIAN",
-    "weighted": "WEIGHTED",
-    "clipped": "CLIPPED",
-}
+_BY_SWARP: dict[str, Literal["MEDIAN", "CLIPPED"]] = {"median": "MEDIAN", "clipped": "CLIPPED"}
 
 _TYPICAL_SEEING_ARCSEC = 3.0
-
-
-def _yes(value: bool) -> str:
-    return "Y" if value else "N"
 
 
 class SwarpOptions(Record):
     """What SWarp is told; everything it would take from a configuration file or guess is stated."""
 
-    combine_type: Literal["MEDIAN", "WEIGHTED", "CLIPPED"]
+    combine_type: Literal["MEDIAN", "CLIPPED"] | None
+    """None: resample only."""
     center: tuple[float, float]
     image_size: tuple[int, int]
     pixel_scale: float
@@ -56,11 +51,7 @@ class SwarpOptions(Record):
     back_size: int
     memory_mb: int
     stem: str = "coadd"
-    keep_resampled: bool = False
-    resampled: bool = False
-    """The inputs are what an earlier run resampled: nothing is resampled, subtracted or rescaled again."""
     subtract_back: bool = True
-    """Whether SWarp takes its mesh's background off what it resamples."""
 
     def arguments(self) -> list[str]:
         """The argument list, without input images."""
@@ -70,9 +61,9 @@ class SwarpOptions(Record):
             "HEADER_SUFFIX": ".head",
             "WEIGHT_TYPE": "MAP_WEIGHT",
             "WEIGHT_SUFFIX": ".weight.fits",
-            "RESCALE_WEIGHTS": _yes(not self.resampled),
-            "COMBINE": "Y",
-            "COMBINE_TYPE": self.combine_type,
+            "RESCALE_WEIGHTS": "Y",
+            "COMBINE": "Y" if self.combine_type else "N",
+            "COMBINE_TYPE": self.combine_type or "MEDIAN",
             "BLANK_BADPIXELS": "Y",
             "CELESTIAL_TYPE": "NATIVE",
             "PROJECTION_TYPE": "TAN",
@@ -82,7 +73,7 @@ class SwarpOptions(Record):
             "PIXELSCALE_TYPE": "MANUAL",
             "PIXEL_SCALE": f"{self.pixel_scale:.6f}",
             "IMAGE_SIZE": f"{self.image_size[0]},{self.image_size[1]}",
-            "RESAMPLE": _yes(not self.resampled),
+            "RESAMPLE": "Y",
             "RESAMPLE_DIR": ".",
             "RESAMPLING_TYPE": self.resampling_type,
             "OVERSAMPLING": "1",
@@ -91,7 +82,7 @@ class SwarpOptions(Record):
             "FSCALE_KEYWORD": "FLXSCALE",
             "FSCALE_DEFAULT": "1.0",
             "GAIN_DEFAULT": "0.0",
-            "SUBTRACT_BACK": _yes(self.subtract_back and not self.resampled),
+            "SUBTRACT_BACK": "Y" if self.subtract_back else "N",
             "BACK_TYPE": "AUTO",
             "BACK_SIZE": str(self.back_size),
             "BACK_FILTERSIZE": "3",
@@ -99,7 +90,7 @@ class SwarpOptions(Record):
             "VMEM_MAX": str(2 * self.memory_mb),
             "MEM_MAX": str(self.memory_mb),
             "COMBINE_BUFSIZE": str(self.memory_mb // 2),
-            "DELETE_TMPFILES": _yes(not self.keep_resampled),
+            "DELETE_TMPFILES": "N",
             "COPY_KEYWORDS": "OBJECT",
             "WRITE_FILEINFO": "N",
             "WRITE_XML": "N",
@@ -126,7 +117,8 @@ def overlap_px(frame: ScaledFrame, grid: Grid, roots: Roots) -> int:
     return int(np.prod(np.floor(np.maximum(high - low, 0.0))))
 
 
-def _on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[ScaledFrame], list[Rejected]]:
+def on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[ScaledFrame], list[Rejected]]:
+    """Chosen frames that lie on the grid, and the others with the reason."""
     kept, out = [], []
     for frame in selection.chosen:
         if overlap_px(frame, grid, roots) > 0:
@@ -142,17 +134,18 @@ def _on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[Scale
     return kept, out
 
 
-def _write_inputs(
+def write_inputs(
     frames: Sequence[ScaledFrame], grid: Grid, folder: Path, roots: Roots, telescope: Telescope
-) -> tuple[list[str], float]:
+) -> tuple[list[Resampled], float]:
     """Science images under short names, each with its `.head`; the images carry no WCS that could stand in.
 
     Pixels of a frame are brought to surface brightness where a flat has not done so, and FLXSCALE includes the
     ratio of pixel areas (`tasks.stacking.area`).
 
-    Returns their names and the level above the sky up to which every frame is linear, in units of the stack.
+    Returns what SWarp will make of them, and the level above the sky up to which every frame is linear, in units of
+    the stack.
     """
-    names, limits = [], []
+    coming, limits = [], []
     camera = telescope.camera
     for index, frame in enumerate(frames):
         name = f"{index:04d}"
@@ -165,23 +158,39 @@ def _write_inputs(
         fits.PrimaryHDU(data).writeto(folder / f"{name}.fits")
         scale = frame.flux_scale * grid.pixel_scale**2 / central_area(wcs, data.shape)
         (folder / f"{name}.head").write_text(swarp_head(frame.aligned, scale, roots), encoding="ascii")
-        names.append(f"{name}.fits")
+        seeing = _fwhm_arcsec(frame)
+        coming.append(
+            Resampled(
+                image=folder / f"{name}.resamp.fits",
+                weight=folder / f"{name}.resamp.weight.fits",
+                scale=scale,
+                gain=frame.aligned.frame.reduced.gain,
+                fwhm_px=seeing / grid.pixel_scale if seeing else None,
+            )
+        )
         ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
         limits.append((ceiling - float(sky)) * frame.flux_scale)
-    return names, min(limits)
+    return coming, min(limits)
 
 
-def _run_swarp(names: Sequence[str], options: SwarpOptions, folder: Path, timeout_s: float, log: Path) -> None:
-    outputs = (folder / f"{options.stem}.fits", folder / f"{options.stem}.weight.fits")
+def run_swarp(resampled: Sequence[Resampled], options: SwarpOptions, folder: Path, timeout_s: float, log: Path) -> None:
+    """Run SWarp on the inputs that `write_inputs` and `make_weights` left in a folder."""
+    names = [frame.image.name.replace(".resamp", "") for frame in resampled]
+    outputs = [path for frame in resampled for path in (frame.image, frame.weight)]
+    if options.combine_type:
+        outputs += [folder / f"{options.stem}.fits", folder / f"{options.stem}.weight.fits"]
+    (folder / "swarp.conf").write_text("# all options are arguments\n", encoding="ascii")
     run_tool("SWarp", [*names, *options.arguments()], cwd=folder, timeout_s=timeout_s, outputs=outputs, log=log)
 
 
-def _seeing_px(frames: Sequence[ScaledFrame], grid: Grid) -> float:
-    known = [
-        width
-        for frame in frames
-        if (width := frame.aligned.frame.solved.fwhm_arcsec or frame.aligned.frame.solved.measured.quality.fwhm_arcsec)
-    ]
+def _fwhm_arcsec(frame: ScaledFrame) -> float | None:
+    solved = frame.aligned.frame.solved
+    return solved.fwhm_arcsec or solved.measured.quality.fwhm_arcsec
+
+
+def seeing_px(frames: Sequence[ScaledFrame], grid: Grid) -> float:
+    """Typical seeing of the frames, px of the grid."""
+    known = [width for frame in frames if (width := _fwhm_arcsec(frame))]
     return (float(np.median(known)) if known else _TYPICAL_SEEING_ARCSEC) / grid.pixel_scale
 
 
@@ -221,11 +230,53 @@ def _loss_note(loss: LightLoss | None, how: str) -> str:
     )
 
 
+def _linearity_notes(found: StackLinearity | None) -> tuple[str, ...]:
+    if found is None or not found.bent:
+        return ()
+    return (
+        f"not linear: {found.n_faint} faint stars are {found.magnitude:+.3f} +- {found.error:.3f} mag off "
+        f"{found.n_bright} bright ones, against the weighted mean of the same frames",
+    )
+
+
+def _lacking(frames: Sequence[ScaledFrame], grid: Grid, used: CountImage, roots: Roots) -> CountImage:
+    """How many frames see a pixel and are not in it: masked there, or left out by the clip."""
+    seen = np.zeros(used.shape, np.int16)
+    for frame in frames:
+        wcs, shape = head_wcs(frame.aligned, roots), frame.aligned.frame.raw.shape
+        sky = wcs.all_pix2world(outline(shape, inset=LANCZOS_REACH), 1)
+        plane = tangent_plane(unit_vectors(sky[:, 0], sky[:, 1]), grid.ra, grid.dec) * 3600.0 / grid.pixel_scale
+        edge = np.column_stack([(grid.nx + 1) / 2 - plane[:, 0], (grid.ny + 1) / 2 + plane[:, 1]])
+        x0, y0 = np.maximum(np.floor(edge.min(axis=0)).astype(int), 1)
+        x1, y1 = np.minimum(np.ceil(edge.max(axis=0)).astype(int), [grid.nx, grid.ny])
+        columns, rows = np.meshgrid(np.arange(x0, x1 + 1), np.arange(y0, y1 + 1))
+        inside = Path2D(edge).contains_points(np.column_stack([columns.ravel(), rows.ravel()]))
+        seen[y0 - 1 : y1, x0 - 1 : x1] += inside.reshape(columns.shape)
+    lacking: CountImage = np.maximum(seen - used, 0).astype(np.int16)
+    return lacking
+
+
+def _write_maps(
+    selection: Selection, frames: Sequence[ScaledFrame], grid: Grid, used: CountImage, paths: StackPaths, roots: Roots,
+    telescope: Telescope, settings: StackSettings,
+) -> None:  # fmt: skip
+    for path, counts, what in (
+        (paths.work_coverage, used, "frames combined in the pixel"),
+        (paths.work_rejected, _lacking(frames, grid, used, roots), "frames that see the pixel, masked or clipped"),
+    ):
+        header = map_header(selection, len(frames), grid, telescope, settings, what)
+        write_fits(path, [fits.PrimaryHDU(counts, header)])
+
+
 def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope, settings: StackSettings) -> Stack:
     """Stack the chosen frames of one filter.
 
-    Stars in a median or clipped stack are brought to the flux they have in the weighted mean of the same frames
-    (`tasks.stacking.light`), if ``settings.restore_light``; header (LIGHTCOR) and notes say by how much.
+    SWarp resamples the frames once. Median and clipped mean are SWarp's, the weighted mean is ours
+    (`tasks.stacking.coadd`); it is made for all of them, since it is what the light of stars on the others is
+    measured against. Stars in a median or clipped stack are brought to the flux they have in it
+    (`tasks.stacking.light`), if ``settings.restore_light``; header (LIGHTCOR) and notes say by how much. How far faint
+    stars are then off bright ones is in the header as PHOTLIN; for the weighted mean itself, against the same mean
+    without the clip.
 
     Image and weight go to `models.stack.StackPaths.work_image` and ``work_weight``; `finish_stack` publishes
     them.
@@ -251,7 +302,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
     StageError
         If no frame is on the grid, a frame cannot be read, or SWarp fails or makes another grid.
     """
-    frames, off_grid = _on_grid(selection, grid, roots)
+    frames, off_grid = on_grid(selection, grid, roots)
     if not frames:
         raise StageError(
             "stacking",
@@ -260,48 +311,52 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
             "see the reasons of the rejected frames",
         )
     paths = stack_paths(selection.group, telescope.name, selection.filter, roots)
+    seeing = seeing_px(frames, grid)
     with scratch(roots.scratch, "swarp") as folder:
-        names, linear_limit = _write_inputs(frames, grid, folder, roots, telescope)
+        resampled, linear_limit = write_inputs(frames, grid, folder, roots, telescope)
         _, notes = make_weights(frames, folder, roots, telescope)
-        (folder / "swarp.conf").write_text("# all options are arguments\n", encoding="ascii")
-        compare = settings.restore_light and settings.combine != "weighted" and len(frames) > 2
         options = SwarpOptions(
-            combine_type=_COMBINE[settings.combine],
+            combine_type=_BY_SWARP.get(settings.combine),
             center=(grid.ra, grid.dec),
             image_size=(grid.nx, grid.ny),
             pixel_scale=grid.pixel_scale,
             resampling_type=settings.resampling,
             back_size=settings.back_size_px,
             memory_mb=settings.memory_mb,
-            keep_resampled=compare,
         )
         log = roots.logs / f"swarp_{selection.group}_{telescope.name}_{selection.filter}.log"
-        _run_swarp(names, options, folder, settings.timeout_s, log)
-        data, weight = _read_result(folder, grid)
-        loss = None
-        if compare:
-            again = {"combine_type": "WEIGHTED", "stem": "mean", "resampled": True}
-            resampled = [name.replace(".fits", ".resamp.fits") for name in names]
-            _run_swarp(resampled, options.model_copy(update=again), folder, settings.timeout_s, log)
-            mean, mean_weight = _read_result(folder, grid, "mean")
-            bad = (weight <= 0) | (mean_weight <= 0)
-            loss = light_loss(data, mean, bad, _seeing_px(frames, grid), linear_limit) if not bad.all() else None
-            notes = (*notes, _loss_note(loss, settings.combine))
-    if loss is not None:
-        factor = np.float32(10.0 ** (0.4 * loss.magnitude))
-        data, weight, linear_limit = data * factor, weight / factor**2, linear_limit * float(factor)
-    if not weight.any():
+        run_swarp(resampled, options, folder, settings.timeout_s, log)
+        ours = coadd(resampled, grid, settings.clip_sigma, settings.memory_mb, seeing)
+        data, weight, mean = ours.data, ours.weight, ours.plain
+        if options.combine_type:
+            data, weight = _read_result(folder, grid)
+            mean = ours.data
+    bad = (weight <= 0) | (ours.weight <= 0)
+    if bad.all():
         raise StageError(
             "stacking",
             f"SWarp combined {len(frames)} frames of {selection.group} {selection.filter} to an empty image",
             "look at the masks of the frames",
         )
-    write_fits(
-        paths.work_image,
-        [fits.PrimaryHDU(data, stack_header(selection, frames, grid, telescope, settings, linear_limit, loss))],
-    )
-    map_header = weight_header(selection, len(frames), grid, telescope, settings)
-    write_fits(paths.work_weight, [fits.PrimaryHDU(weight, map_header)])
+    loss = None
+    if settings.restore_light and options.combine_type and len(frames) > 2:
+        loss = light_loss(data, mean, bad, seeing, linear_limit)
+        notes = (*notes, _loss_note(loss, settings.combine))
+    linear = linearity(data, mean, bad, seeing, linear_limit)
+    if loss is not None:
+        factor = np.float32(10.0 ** (0.4 * loss.magnitude))
+        data, weight, linear_limit = data * factor, weight / factor**2, linear_limit * float(factor)
+    clipped = float(ours.clipped.sum(dtype=np.int64)) / max(int(ours.used.sum(dtype=np.int64)), 1)
+    header = stack_header(
+        selection, frames, grid, telescope, settings, linear_limit, loss, linear,
+        clipped=None if options.combine_type else clipped,
+    )  # fmt: skip
+    write_fits(paths.work_image, [fits.PrimaryHDU(data, header)])
+    of_weight = weight_header(selection, len(frames), grid, telescope, settings)
+    write_fits(paths.work_weight, [fits.PrimaryHDU(weight, of_weight)])
+    if settings.maps:
+        used = ours.used + (ours.clipped if options.combine_type else np.int16(0))
+        _write_maps(selection, frames, grid, used, paths, roots, telescope, settings)
     return Stack(
         group=selection.group,
         filter=selection.filter,
@@ -316,5 +371,8 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
         calibrated=all(frame.zero_point is not None for frame in frames),
         colour=selection.colour,
         scale_source="; ".join(sorted({frame.scale_source for frame in frames})),
-        notes=(*selection.notes, *notes),
+        linearity=linear,
+        rejected_map=ref(paths.work_rejected, roots) if settings.maps else None,
+        coverage_map=ref(paths.work_coverage, roots) if settings.maps else None,
+        notes=(*selection.notes, *notes, *_linearity_notes(linear)),
     )

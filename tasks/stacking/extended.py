@@ -3,7 +3,8 @@
 The default product's mesh follows any galaxy larger than itself and takes its light for sky. Here each frame loses one
 surface of low degree (a plane), fitted together with those of all other frames (`tasks.stacking.surface`) on what
 is outside the stars, and tied to the blocks of the field that lie outside all isophotes (`tasks.stacking.sources`).
-Grid, weights, flux scales and combination are those of the default product.
+Grid, weights and flux scales are those of the default product. Combined is by the weighted mean, whatever makes that: a
+median loses star light when seeing varies, and restoring it would make a galaxy, which has lost none, too bright.
 """
 
 from __future__ import annotations
@@ -24,20 +25,18 @@ from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.fitsio import write_fits
 from tasks.core.tools import scratch
-from tasks.stacking.combine import _COMBINE, SwarpOptions, _on_grid, _read_result, _run_swarp, _write_inputs
-from tasks.stacking.sources import compact_sources, extended_light, grown, largest, main_objects, significance
+from tasks.stacking.coadd import Coadd, Resampled, coadd
+from tasks.stacking.combine import SwarpOptions, on_grid, run_swarp, seeing_px, write_inputs
+from tasks.stacking.objects import COMPACT, EXTENDED, MIN_SHARE, block_means, deep_pixels, read_image
+from tasks.stacking.sources import extended_light, grown
 from tasks.stacking.surface import Blocks, SkyFit, evaluate, fit_skies, leverage
 from tasks.stacking.weights import make_weights
 
-__all__ = ["Ground", "Sky", "extend", "find_sources", "finish_extended", "fit_sky", "wanted"]
+__all__ = ["Ground", "Sky", "extend", "finish_extended", "fit_sky"]
 
 FloatImage = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 BoolImage = npt.NDArray[np.bool_]
-
-_COMPACT, _EXTENDED = 1, 2
-_MIN_SHARE = 0.3
-"""A block with fewer of its pixels outside stars says nothing."""
 
 _GROW = (0.25, 0.15, 0.05)
 """Masks of large objects reach so much of their radius beyond the last isophote: the first that leaves sky enough."""
@@ -45,117 +44,14 @@ _GROW = (0.25, 0.15, 0.05)
 _SCARCE = 0.15
 _ROUNDS = 5
 _CLIP = 4.0
-_DEEP = 0.5
 _SLOPE = 0.02
 _BADLY_CARRIED = 60.0
 _CELLS = 6
 
-
-def _read(file: Path) -> tuple[FloatImage, fits.Header]:
-    try:
-        with fits.open(file, memmap=False) as hdus:
-            return np.asarray(hdus[0].data, np.float32), hdus[0].header.copy()
-    except (OSError, ValueError, TypeError) as error:
-        raise StageError("extended", f"{file.name} cannot be read: {error}", "stack the group again") from error
-
-
-def _image_and_weight(stack: Stack, roots: Roots) -> tuple[FloatImage, FloatImage]:
-    return _read(roots.of(stack.image))[0], _read(roots.of(stack.weight))[0]
-
-
-def _block_means(blocks: Blocks, data: FloatImage, use: BoolImage) -> FloatArray:
-    """Mean of the pixels to use in each block; NaN where they are too few."""
-    pixels, _ = blocks.cut(np.where(use, data, np.float32(np.nan)))
-    there = np.isfinite(pixels)
-    count = there.sum(axis=2)
-    total = np.where(there, pixels, 0).sum(axis=2, dtype=float)
-    return np.where(count >= _MIN_SHARE * blocks.side**2, total / np.maximum(count, 1), np.nan)
-
-
-def find_sources(stacks: Sequence[Stack], roots: Roots) -> GroupSources:
-    """Where the stacks of a group show stars, galaxies and large objects, in whatever filter they do.
-
-    Parameters
-    ----------
-    stacks
-        Of one group, on one grid.
-    roots
-        Data root; the map goes to ``.cache``.
-
-    Returns
-    -------
-    GroupSources
-        Map of bits (1: compact sources, 2: isophotes of larger objects, not grown) and the largest object.
-
-    Raises
-    ------
-    StageError
-        If a stack cannot be read, or they are not on one grid.
-    """
-    first = stacks[0]
-    shape = _read(roots.of(first.weight))[0].shape
-    outstanding = []
-    for stack in stacks:
-        data, weight = _image_and_weight(stack, roots)
-        if data.shape != shape:
-            raise StageError(
-                "extended",
-                f"{stack.image.path} has {data.shape[1]} x {data.shape[0]} px, others of it {shape[1]} x {shape[0]}",
-                "stack the group again",
-            )
-        outstanding.append(significance(data, weight))
-    compact = compact_sources(outstanding)
-    blocks = Blocks.of(compact.shape)
-    objects = np.zeros(blocks.count, bool)
-    diameter, where = 0.0, ""
-    for stack in stacks:
-        found = _isophotes(*_image_and_weight(stack, roots), compact, blocks)
-        objects |= main_objects(found)
-        extent = largest(found)
-        if extent is not None and extent.diameter * blocks.side > diameter:
-            diameter, where = extent.diameter * blocks.side, stack.filter
-    bits = np.where(compact, _COMPACT, 0) | np.where(blocks.spread(objects), _EXTENDED, 0)
-    path = stack_paths(first.group, first.telescope, first.filter, roots).work_image.with_name(
-        f"{first.group}_sources.fits"
-    )
-    write_fits(path, [fits.PrimaryHDU(bits.astype(np.uint8))])
-    return GroupSources(
-        group=first.group, map=ref(path, roots), diameter_px=round(diameter, 1), filter=where,
-        filters=tuple(stack.filter for stack in stacks),
-    )  # fmt: skip
-
-
-def _isophotes(data: FloatImage, weight: FloatImage, compact: BoolImage, blocks: Blocks) -> BoolImage:
-    """Blocks of large objects on a stack whose background is gone."""
-    deep = _deep(weight)
-    use = deep & ~compact
-    light, share, covered = _block_means(blocks, data, use), blocks.share(use), blocks.share(deep) >= _MIN_SHARE
-    objects = np.zeros(blocks.count, bool)
-    for _ in range(_ROUNDS):
-        found = extended_light(light, share, covered, (share >= _MIN_SHARE) & ~grown(objects, _GROW[0])) | objects
-        if np.array_equal(found, objects):
-            break
-        objects = found
-    return objects
-
-
-def _deep(weight: FloatImage) -> BoolImage:
-    """Pixels that most frames cover: elsewhere the border of each one shows."""
-    covered = weight > 0
-    return weight > _DEEP * float(np.median(weight[covered])) if covered.any() else covered
-
-
-def wanted(sources: GroupSources, settings: StackSettings) -> tuple[bool, str]:
-    """Whether a group gets stacks for extended targets, and why."""
-    size = f"{sources.diameter_px:.0f} px across in {sources.filter}" if sources.filter else "none"
-    mesh = settings.back_size_px
-    if settings.extended == "never":
-        return False, "not made: stack.extended is never"
-    if settings.extended == "always":
-        return True, f"made: stack.extended is always (largest object: {size})"
-    if sources.diameter_px > mesh:
-        return True, f"made: an object is {size}, larger than the background mesh of {mesh} px"
-    return False, f"not made: no object is larger than the background mesh of {mesh} px (largest: {size})"
+_OF_THE_COMBINATION = (
+    "LIGHTCOR", "PHOTLIN", "PHOTLINE", "PHOTLINF", "DEPTH5S", "SBLIM1", "INVVAR", "NOISCORR",
+)  # fmt: skip
+"""What was measured on a median says nothing of a weighted mean."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +124,7 @@ def _share_of_field(ground: Ground, blocks: Blocks, empty: BoolImage) -> float:
 
 def _empty(ground: Ground, blocks: Blocks, objects: BoolImage) -> tuple[BoolImage, float]:
     """Blocks outside all objects, with masks as generous as the field allows, and how generous."""
-    usable = (ground.share >= _MIN_SHARE) & np.isfinite(ground.values).any(axis=0)
+    usable = (ground.share >= MIN_SHARE) & np.isfinite(ground.values).any(axis=0)
     empty, grow = usable & ~objects, 0.0
     for grow in _GROW:
         empty = usable & ~grown(objects, grow)
@@ -322,7 +218,7 @@ def _frame_blocks(
     difference = np.where(use, data - reference, np.float32(np.nan))
     pixels, place = blocks.cut(difference, x0, y0)
     count = np.isfinite(pixels).sum(axis=2)
-    enough = count >= _MIN_SHARE * blocks.side**2
+    enough = count >= MIN_SHARE * blocks.side**2
     if not enough.any():
         return values, variance
     ordered = np.sort(pixels[enough], axis=1)  # NaN last
@@ -341,8 +237,7 @@ def _frame_blocks(
 
 
 def _gather(
-    folder: Path,
-    names: Sequence[str],
+    resampled: Sequence[Resampled],
     grid: Grid,
     reference: FloatImage,
     weight: FloatImage,
@@ -350,14 +245,14 @@ def _gather(
 ) -> tuple[Ground, Blocks]:
     """What the resampled frames show in blocks."""
     blocks = Blocks.of(reference.shape)
-    covered, objects = weight > 0, (bits & _EXTENDED) > 0
+    covered, objects = weight > 0, (bits & EXTENDED) > 0
     # What is on an object cancels in the frames' differences, and its light is not taken for sky: no need of masks.
-    compact = ((bits & _COMPACT) > 0) & ~objects
-    base = _block_means(blocks, reference, covered & ~compact)
+    compact = ((bits & COMPACT) > 0) & ~objects
+    base = block_means(blocks, reference, covered & ~compact)
     values, variance = [], []
-    for name in names:
-        data, header = _read(folder / name)
-        own, _ = _read(folder / name.replace(".fits", ".weight.fits"))
+    for frame in resampled:
+        data, header = read_image(frame.image)
+        own, _ = read_image(frame.weight)
         x0, y0 = _offset(header, grid)
         ny, nx = data.shape
         there, stars = np.zeros_like(data), np.ones(data.shape, bool)
@@ -365,40 +260,41 @@ def _gather(
         outer = tuple(slice(s.start + o, s.stop + o) for s, o in zip(inner, (y0, x0), strict=True))
         there[inner], stars[inner] = reference[outer], compact[outer]
         mean, error = _frame_blocks(
-            data * np.float32(header["FLXSCALE"]), (own > 0) & ~stars, there, blocks, x0, y0
+            data * np.float32(frame.scale), (own > 0) & ~stars, there, blocks, x0, y0
         )  # fmt: skip
         values.append(mean + base)
         variance.append(np.where(np.isfinite(base), error, np.nan))
     ground = Ground(
         values=np.array(values), variance=np.array(variance), share=blocks.share(covered & ~compact),
-        covered=int(np.count_nonzero(covered)), deep=blocks.share(_deep(weight)) >= _MIN_SHARE,
+        covered=int(np.count_nonzero(covered)), deep=blocks.share(deep_pixels(weight)) >= MIN_SHARE,
         objects=blocks.share(objects) > 0,
     )  # fmt: skip
     return ground, blocks
 
 
-def _level_inputs(folder: Path, names: Sequence[str]) -> FloatArray:
-    """Take each frame's median off it before it is resampled, and say what it was times the frame's scale.
+def _level_inputs(folder: Path, n: int) -> FloatArray:
+    """Take each frame's median off it before it is resampled, and say what it was.
 
     LANCZOS kernels ripple by some 1e-3 of the level they stand on; a constant is of no interest.
     """
     levels = []
-    for name in names:
-        data, _ = _read(folder / name)
-        weight, _ = _read(folder / name.replace(".fits", ".weight.fits"))
+    for index in range(n):
+        path = folder / f"{index:04d}.fits"
+        data, _ = read_image(path)
+        weight, _ = read_image(folder / f"{index:04d}.weight.fits")
         level = float(np.median(data[weight > 0])) if np.any(weight > 0) else 0.0
-        fits.PrimaryHDU(data - np.float32(level)).writeto(folder / name, overwrite=True)
+        fits.PrimaryHDU(data - np.float32(level)).writeto(path, overwrite=True)
         levels.append(level)
     return np.array(levels)
 
 
-def _subtract(folder: Path, names: Sequence[str], grid: Grid, sky: Sky, blocks: Blocks) -> None:
+def _subtract(resampled: Sequence[Resampled], grid: Grid, sky: Sky, blocks: Blocks) -> None:
     """Subtract the surfaces from the resampled frames, in place."""
-    for name, coefficients in zip(names, sky.fit.coefficients, strict=True):
-        data, header = _read(folder / name)
+    for frame, coefficients in zip(resampled, sky.fit.coefficients, strict=True):
+        data, header = read_image(frame.image)
         x0, y0 = _offset(header, grid)
-        surface = evaluate(blocks, coefficients, x0, y0, data.shape) / float(header["FLXSCALE"])
-        fits.PrimaryHDU((data - surface).astype(np.float32), header).writeto(folder / name, overwrite=True)
+        surface = evaluate(blocks, coefficients, x0, y0, data.shape) / frame.scale
+        fits.PrimaryHDU((data - surface).astype(np.float32), header).writeto(frame.image, overwrite=True)
 
 
 def extend(
@@ -438,24 +334,27 @@ def extend(
     StageError
         If there is not sky enough, a frame cannot be read, or SWarp fails.
     """
-    frames, _ = _on_grid(selection, grid, roots)
-    reference, header = _read(roots.of(stack.image))
-    weight, _ = _read(roots.of(stack.weight))
+    frames, _ = on_grid(selection, grid, roots)
+    reference, header = read_image(roots.of(stack.image))
+    weight, _ = read_image(roots.of(stack.weight))
     with fits.open(roots.of(sources.map), memmap=False) as hdus:
         bits = np.asarray(hdus[0].data, np.uint8)
     factor = np.float32(10.0 ** (0.4 * float(header.get("LIGHTCOR", 0.0))))
     with scratch(roots.scratch, "extended") as folder:
-        data, sky, empty = _stacked(
+        made, sky, empty = _stacked(
             frames, grid, reference / factor, weight, bits, folder, roots, telescope, settings, (degree, min_sky),
             roots.logs / f"swarp_{stack.group}_{stack.telescope}_{stack.filter}_ext.log",
         )  # fmt: skip
-    data = np.where(weight > 0, data * factor, np.float32(0.0))
+    data = np.where(weight > 0, made.data, np.float32(0.0))
+    clipped = float(made.clipped.sum(dtype=np.int64)) / max(int(made.used.sum(dtype=np.int64)), 1)
     limit = None
     if sky.rms is not None and sky.rms > 0 and stack.calibrated:
-        limit = round(float(ZERO_POINT - 2.5 * np.log10(sky.rms * float(factor) / grid.pixel_scale**2)), 2)
+        limit = round(float(ZERO_POINT - 2.5 * np.log10(sky.rms / grid.pixel_scale**2)), 2)
     paths = stack_paths(stack.group, stack.telescope, stack.filter, roots)
     work = paths.work_image.with_name(paths.extended.name)
-    write_fits(work, [fits.PrimaryHDU(data, fits.Header(_background_cards(degree, sky.fraction, limit)))])
+    own = fits.Header(_background_cards(degree, sky.fraction, limit))
+    own["CLIPSIG"], own["CLIPFRAC"] = settings.clip_sigma, round(clipped, 6)
+    write_fits(work, [fits.PrimaryHDU(data, own)])
     shown = work.with_name(f"{stack.group}_{stack.filter}_sky.fits")
     write_fits(shown, [fits.PrimaryHDU(empty.astype(np.uint8))])
     said = f"sky from {100 * sky.fraction:.0f} % of the field, a surface of degree {degree} a frame"
@@ -479,28 +378,24 @@ def _stacked(
     settings: StackSettings,
     asked: tuple[int, float],
     log: Path,
-) -> tuple[FloatImage, Sky, BoolImage]:
-    names, _ = _write_inputs(frames, grid, folder, roots, telescope)
+) -> tuple[Coadd, Sky, BoolImage]:
+    resampled, _ = write_inputs(frames, grid, folder, roots, telescope)
     make_weights(frames, folder, roots, telescope)
-    levels = _level_inputs(folder, names)
-    (folder / "swarp.conf").write_text("# all options are arguments\n", encoding="ascii")
+    levels = _level_inputs(folder, len(frames))
     options = SwarpOptions(
-        combine_type=_COMBINE[settings.combine], center=(grid.ra, grid.dec), image_size=(grid.nx, grid.ny),
-        pixel_scale=grid.pixel_scale, resampling_type=settings.resampling, back_size=settings.back_size_px,
-        memory_mb=settings.memory_mb, stem="first", keep_resampled=True, subtract_back=False,
+        combine_type=None, center=(grid.ra, grid.dec), image_size=(grid.nx, grid.ny), pixel_scale=grid.pixel_scale,
+        resampling_type=settings.resampling, back_size=settings.back_size_px, memory_mb=settings.memory_mb,
+        subtract_back=False,
     )  # fmt: skip
-    _run_swarp(names, options, folder, settings.timeout_s, log)
-    resampled = [name.replace(".fits", ".resamp.fits") for name in names]
-    ground, blocks = _gather(folder, resampled, grid, reference, weight, bits)
+    run_swarp(resampled, options, folder, settings.timeout_s, log)
+    ground, blocks = _gather(resampled, grid, reference, weight, bits)
     # The grid may be many frames wide: a slope that is 2 % over a frame is more of it over the grid.
     wide = max(grid.nx, grid.ny) / max(max(frame.aligned.frame.raw.shape) for frame in frames)
     scales = np.array([frame.flux_scale for frame in frames])
     sky = fit_sky(ground, blocks, *asked, slope=_SLOPE * wide * np.maximum(np.abs(levels * scales), 1e-6))
-    _subtract(folder, resampled, grid, sky, blocks)
-    _run_swarp(
-        resampled, options.model_copy(update={"resampled": True, "stem": "coadd"}), folder, settings.timeout_s, log
-    )
-    return _read_result(folder, grid)[0], sky, np.asarray(blocks.spread(sky.empty), bool)
+    _subtract(resampled, grid, sky, blocks)
+    made = coadd(resampled, grid, settings.clip_sigma, settings.memory_mb, seeing_px(frames, grid))
+    return made, sky, np.asarray(blocks.spread(sky.empty), bool)
 
 
 def _background_cards(degree: int, fraction: float, limit: float | None) -> list[tuple[str, object, str]]:
@@ -513,6 +408,17 @@ def _background_cards(degree: int, fraction: float, limit: float | None) -> list
     if limit is not None:
         cards.append(("BACKSB", limit, "[mag/arcsec2] scatter of the sky over the field"))
     return cards
+
+
+def _as_weighted_mean(header: fits.Header, own: fits.Header) -> None:
+    """Turn the cards of a median or clipped mean into those of a weighted mean."""
+    if "SATURATE" in header and "LIGHTCOR" in header:
+        header["SATURATE"] = round(float(header["SATURATE"]) * 10.0 ** (-0.4 * float(header["LIGHTCOR"])), 1)
+    for key in _OF_THE_COMBINATION:
+        header.remove(key, ignore_missing=True)
+    header["COMBTYPE"] = "WEIGHTED"
+    header.set("CLIPSIG", own["CLIPSIG"], "[sigma] clip against the median of the frames", after="RESAMPLE")
+    header.set("CLIPFRAC", own["CLIPFRAC"], "share of the frames' pixels clipped", after="CLIPSIG")
 
 
 def finish_extended(extended: ExtendedStack, stack: Stack, roots: Roots) -> ExtendedStack:
@@ -539,8 +445,8 @@ def finish_extended(extended: ExtendedStack, stack: Stack, roots: Roots) -> Exte
     """
     if extended.file is None:
         return extended
-    data, own = _read(roots.of(extended.file))
-    _, header = _read(roots.of(stack.image))
+    data, own = read_image(roots.of(extended.file))
+    _, header = read_image(roots.of(stack.image))
     raised = stack.tie.offset if stack.tie is not None else 0.0
     for key in ("CHECKSUM", "DATASUM"):
         header.remove(key, ignore_missing=True)
@@ -550,6 +456,8 @@ def finish_extended(extended: ExtendedStack, stack: Stack, roots: Roots) -> Exte
         header.set(key, value, comment, after=place)
         place = key
     header.remove("BACKSIZE", ignore_missing=True)
+    if header.get("COMBTYPE") != "WEIGHTED":
+        _as_weighted_mean(header, own)
     path = stack_paths(stack.group, stack.telescope, stack.filter, roots).extended
     write_fits(path, [fits.PrimaryHDU(data * np.float32(10.0 ** (0.4 * raised)), header)])
     return extended.model_copy(update={"file": ref(path, roots), "sky_limit": limit})

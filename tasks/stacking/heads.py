@@ -62,18 +62,18 @@ def swarp_head(aligned: AlignedFrame, flux_scale: float, roots: Roots) -> str:
     return "\n".join([*cards, scale, "END"]) + "\n"
 
 
-def outline(shape: tuple[int, int], samples: int = 9) -> FloatArray:
-    """Points on the outer edge of a frame, FITS pixels, shape (4 (samples - 1), 2), corners among them.
+def outline(shape: tuple[int, int], samples: int = 9, inset: float = 0.0) -> FloatArray:
+    """Points on the outer edge of a frame or `inset` px inside it, FITS pixels, shape (4 (samples - 1), 2), in turn.
 
     A distorted frame may bulge between its corners.
     """
     ny, nx = shape
-    x = np.linspace(0.5, nx + 0.5, samples)
-    y = np.linspace(0.5, ny + 0.5, samples)
+    x = np.linspace(0.5 + inset, nx + 0.5 - inset, samples)
+    y = np.linspace(0.5 + inset, ny + 0.5 - inset, samples)
     sides = [
-        np.column_stack([x[:-1], np.full(samples - 1, 0.5)]),
-        np.column_stack([np.full(samples - 1, nx + 0.5), y[:-1]]),
-        np.column_stack([x[:0:-1], np.full(samples - 1, ny + 0.5)]),
-        np.column_stack([np.full(samples - 1, 0.5), y[:0:-1]]),
+        np.column_stack([x[:-1], np.full(samples - 1, y[0])]),
+        np.column_stack([np.full(samples - 1, x[-1]), y[:-1]]),
+        np.column_stack([x[:0:-1], np.full(samples - 1, y[-1])]),
+        np.column_stack([np.full(samples - 1, x[0]), y[:0:-1]]),
     ]
     return np.vstack(sides)

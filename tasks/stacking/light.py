@@ -1,4 +1,4 @@
-"""Star light that a median loses.
+"""Star light that a median loses, and whether it loses as much of faint stars as of bright ones.
 
 A pixel's median over frames of mixed seeing is not linear in the stars' profiles: sharp frames lose their cores,
 wide ones their wings, and a stack of 1.8-4.0 arcsec frames holds 15-40 mmag less of its stars' light than went in.
@@ -16,19 +16,33 @@ import sep
 from astropy.table import Table
 
 from models.settings import PhotometrySettings
+from models.stack import StackLinearity
 from tasks.photometry import aperture_fluxes, prepare_image
 from tasks.stacking.relative import huber_location
 from tasks.stacking.starflux import usable_stars
 
-__all__ = ["LightLoss", "light_loss"]
+__all__ = ["LightLoss", "light_loss", "linearity"]
 
 FloatImage = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
 
 _MIN_STARS = 8
 _APERTURE_FWHM = 4.0
 _DETECTION_SIGMA = 10.0
 _MIN_SNR = 50.0
 _SETTINGS = PhotometrySettings(min_snr=_MIN_SNR)
+
+_BENT_APERTURE_FWHM = 1.25
+"""Where the sky leaves something of a faint star."""
+_BENT_SIGMA = 4.0
+_BENT_MIN_SNR = 15.0
+_BENT_SETTINGS = PhotometrySettings(min_snr=_BENT_MIN_SNR)
+_BRIGHT_MAG, _FAINT_MAG = 2.0, 3.0
+"""Stars within so much of the brightest linear one, against those fainter by so much and more."""
+_MIN_OF_A_KIND = 5
+"""Of the brightest and of the faintest, where so few are that bright or that faint."""
+_LEAST_APART = 2.0
+"""Magnitudes between the typical bright and the typical faint star."""
 _WIDTH_OF_HALF_LIGHT = 1.54
 """FWHM over half-light radius of a Moffat profile of beta 3, 2 (2^(1/3) - 1)^0.5 / (2^(1/2) - 1)^0.5 = 1.58, less
 what pixels add."""
@@ -51,7 +65,14 @@ class LightLoss:
     n_stars: int
 
 
-def _stars(mean: FloatImage, bad: npt.NDArray[np.bool_], fwhm_px: float, linear_limit: float) -> Table | None:
+def _stars(
+    mean: FloatImage,
+    bad: npt.NDArray[np.bool_],
+    fwhm_px: float,
+    linear_limit: float,
+    sigma: float = _DETECTION_SIGMA,
+    settings: PhotometrySettings = _SETTINGS,
+) -> Table | None:
     clean = np.ascontiguousarray(np.where(bad, 0, mean), dtype=np.float32)
     mesh = min(64, *clean.shape)
     background = sep.Background(clean, mask=bad, bw=mesh, bh=mesh)
@@ -60,7 +81,7 @@ def _stars(mean: FloatImage, bad: npt.NDArray[np.bool_], fwhm_px: float, linear_
     if noise <= 0:
         return None
     sep.set_extract_pixstack(max(300_000, clean.size))
-    found = sep.extract(flat, _DETECTION_SIGMA, err=noise, mask=bad, minarea=5)
+    found = sep.extract(flat, sigma, err=noise, mask=bad, minarea=5)
     if not len(found):
         return None
     half, _ = sep.flux_radius(flat, found["x"], found["y"], 6.0 * found["a"], 0.5, normflux=found["flux"], subpix=5)
@@ -70,7 +91,26 @@ def _stars(mean: FloatImage, bad: npt.NDArray[np.bool_], fwhm_px: float, linear_
         "SNR": found["flux"] / (noise * np.sqrt(np.pi) * 2.0 * fwhm_px),
     })  # fmt: skip
     table = table[(found["flag"] == 0) & (found["a"] < 1.5 * found["b"])]
-    return table[usable_stars(table, clean.shape, fwhm_px, 0.8 * linear_limit, _SETTINGS)]
+    return table[usable_stars(table, clean.shape, fwhm_px, 0.8 * linear_limit, settings)]
+
+
+def _on_both(
+    image: FloatImage, mean: FloatImage, bad: npt.NDArray[np.bool_], x: FloatArray, y: FloatArray, radius: float,
+    fwhm_px: float, min_snr: float,
+) -> tuple[list[FloatArray], list[FloatArray], npt.NDArray[np.bool_]]:  # fmt: skip
+    """Fluxes of the same stars on two images, their relative errors, and which are good on both."""
+    fluxes: list[FloatArray] = []
+    errors: list[FloatArray] = []
+    good: npt.NDArray[np.bool_] = np.ones(len(x), bool)
+    for data in (image, mean):
+        values = data[~bad]
+        noise = (1.4826 * float(np.median(np.abs(values - np.median(values))))) ** 2
+        prepared = prepare_image(np.where(bad, 0, data), bad, np.full(data.shape, noise, np.float32))
+        found = aperture_fluxes(prepared, x, y, radius, core_px=fwhm_px)
+        good &= (found.flag == 0) & (found.flux > min_snr * found.err)
+        fluxes.append(np.asarray(found.flux, np.float64))
+        errors.append(found.err / np.maximum(found.flux, 1e-30))
+    return fluxes, errors, good
 
 
 def light_loss(
@@ -106,18 +146,59 @@ def light_loss(
         return None
     x, y = np.asarray(stars["X"], float) - 1.0, np.asarray(stars["Y"], float) - 1.0
     radius = _APERTURE_FWHM * fwhm_px
-    fluxes, errors, good = [], [], np.ones(len(x), bool)
-    for data in (image, mean):
-        values = data[~bad]
-        noise = (1.4826 * float(np.median(np.abs(values - np.median(values))))) ** 2
-        prepared = prepare_image(np.where(bad, 0, data), bad, np.full(data.shape, noise, np.float32))
-        found = aperture_fluxes(prepared, x, y, radius, core_px=fwhm_px)
-        good &= (found.flag == 0) & (found.flux > _MIN_SNR * found.err)
-        fluxes.append(found.flux)
-        errors.append(found.err / np.maximum(found.flux, 1e-30))
+    fluxes, errors, good = _on_both(image, mean, bad, x, y, radius, fwhm_px, _MIN_SNR)
     if np.count_nonzero(good) < _MIN_STARS:
         return None
     fainter = -2.5 * np.log10(fluxes[0][good] / fluxes[1][good])
     # Both images have the same noise but for the combination: the larger of the two errors is ample.
     centre, error = huber_location(fainter, np.hypot(np.maximum(errors[0], errors[1])[good], 0.005))
     return LightLoss(magnitude=centre, error=error, n_stars=int(np.count_nonzero(good)))
+
+
+def linearity(
+    image: FloatImage,
+    mean: FloatImage,
+    bad: npt.NDArray[np.bool_],
+    fwhm_px: float,
+    linear_limit: float,
+) -> StackLinearity | None:
+    """How much fainter faint stars are on a stack than bright ones, against the mean of the same frames.
+
+    The mean is linear in every pixel, and the noise of the two is nearly the same: so their ratio tells millimagnitudes
+    where a comparison with a catalogue would be lost in the noise of faint stars. What bends the frames themselves
+    (the detector) is on both and not seen.
+
+    Parameters
+    ----------
+    image, mean, bad, fwhm_px, linear_limit
+        As for `light_loss`.
+
+    Returns
+    -------
+    StackLinearity or None
+        None where fewer than 10 stars are fit for it, or bright and faint ones are less than 2 mag apart.
+    """
+    stars = _stars(mean, bad, fwhm_px, linear_limit, _BENT_SIGMA, _BENT_SETTINGS)
+    if stars is None or not len(stars):
+        return None
+    x, y = np.asarray(stars["X"], float) - 1.0, np.asarray(stars["Y"], float) - 1.0
+    fluxes, _, good = _on_both(image, mean, bad, x, y, _BENT_APERTURE_FWHM * fwhm_px, fwhm_px, _BENT_MIN_SNR)
+    if np.count_nonzero(good) < 2 * _MIN_OF_A_KIND:
+        return None
+    fainter = -2.5 * np.log10(fluxes[0][good] / fluxes[1][good])
+    below = 2.5 * np.log10(fluxes[1][good].max() / fluxes[1][good])
+    order = np.argsort(below, kind="stable")
+    n_bright = max(_MIN_OF_A_KIND, int(np.count_nonzero(below < _BRIGHT_MAG)))
+    n_faint = max(_MIN_OF_A_KIND, int(np.count_nonzero(below > _FAINT_MAG)))
+    of_kind = [order[:n_bright], order[-n_faint:]]
+    if np.median(below[of_kind[1]]) - np.median(below[of_kind[0]]) < _LEAST_APART:
+        return None
+    kinds = [fainter[chosen] for chosen in of_kind]
+    bright, faint = (float(np.median(values)) for values in kinds)
+    errors = [
+        1.2533 * 1.4826 * float(np.median(np.abs(values - middle))) / np.sqrt(len(values))
+        for values, middle in zip(kinds, (bright, faint), strict=True)
+    ]
+    return StackLinearity(
+        magnitude=faint - bright, error=float(np.hypot(*errors)), n_bright=len(kinds[0]), n_faint=len(kinds[1])
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from models.base import Roots
+from models.base import FileRef, Roots
 from models.settings import StackSettings
 from models.stack import (
     ZERO_POINT,
@@ -19,6 +19,8 @@ from models.stack import (
     Selection,
     Stack,
     StackColour,
+    StackLinearity,
+    StackNoise,
     StackPsf,
     StackTie,
     StackValidation,
@@ -33,7 +35,7 @@ from tasks.stacking.grid import grid_header
 from tasks.stacking.heads import frame_label
 from tasks.stacking.light import LightLoss
 
-__all__ = ["finish_stack", "stack_header", "weight_header"]
+__all__ = ["finish_stack", "map_header", "stack_header", "weight_header"]
 
 
 def _iso(time: datetime) -> str:
@@ -83,6 +85,8 @@ def stack_header(
     settings: StackSettings,
     linear_limit: float,
     loss: LightLoss | None,
+    linearity: StackLinearity | None,
+    clipped: float | None,
 ) -> fits.Header:
     """Header of a stack but for what is measured on it; the same inputs give the same cards.
 
@@ -98,6 +102,10 @@ def stack_header(
         Level up to which every frame is linear, in the stack's units.
     loss
         Star light that the combination lost and that was restored.
+    linearity
+        Faint stars against bright ones.
+    clipped
+        Share of the frames' pixels that our weighted mean left out; None: not ours.
     """
     header = _identity(selection, len(frames), grid, telescope, settings.combine)
     place = "TELESCOP"
@@ -117,8 +125,15 @@ def stack_header(
     header["RESAMPLE"] = (settings.resampling, "resampling kernel")
     if loss is not None:
         header["LIGHTCOR"] = (round(loss.magnitude, 5), "[mag] star light that COMBTYPE lost: restored")
+    if linearity is not None:
+        header["PHOTLIN"] = (round(linearity.magnitude, 5), "[mag] faint minus bright stars, against the mean")
+        header["PHOTLINE"] = (round(linearity.error, 5), "[mag] error of PHOTLIN")
+        header["PHOTLINF"] = (linearity.bent, "abs(PHOTLIN) is above 0.010, significantly")
+    if clipped is not None:
+        header["CLIPSIG"] = (settings.clip_sigma, "[sigma] clip of the frames about their median")
+        header["CLIPFRAC"] = (round(clipped, 8), "share of the frames' pixels that was clipped")
     header["SATURATE"] = (round(linear_limit, 1), "[adu] every frame is linear below this")
-    header["SOFTWARE"] = (tool_version("SWarp"), "what resampled and combined")
+    header["SOFTWARE"] = (tool_version("SWarp"), "what resampled" + (" and combined" if clipped is None else ""))
     for number, frame in enumerate(frames, start=1):
         header[f"INP{number:04d}"] = (frame_label(frame.aligned), "input frame" if number == 1 else "")
         if frame.zero_point is not None:
@@ -134,6 +149,24 @@ def weight_header(
     header = _identity(selection, n_combined, grid, telescope, settings.combine)
     header.set("BUNIT", "adu**(-2)", "1 / variance of the background; 0: no data", before="NCOMBINE")
     return header
+
+
+def map_header(
+    selection: Selection, n_combined: int, grid: Grid, telescope: Telescope, settings: StackSettings, what: str
+) -> fits.Header:
+    """Header of a map of counts."""
+    header = _identity(selection, n_combined, grid, telescope, settings.combine)
+    header.set("MAPTYPE", what, before="NCOMBINE")
+    return header
+
+
+def _noise_cards(noise: StackNoise | None) -> list[tuple[str, object, str]]:
+    if noise is None:
+        return []
+    return [
+        ("INVVAR", float(f"{noise.inverse_variance:.6g}"), "pixel: 1 / variance = INVVAR * weight"),
+        ("NOISCORR", round(noise.correlation, 4), "noise of 2 FWHM apertures over white"),
+    ]
 
 
 def _colour(colour: StackColour) -> list[tuple[str, object, str]]:
@@ -155,7 +188,11 @@ def _colour(colour: StackColour) -> list[tuple[str, object, str]]:
 
 
 def _measured(
-    psf: StackPsf | None, tie: StackTie | None, validation: StackValidation | None, depth_5sigma: float | None
+    psf: StackPsf | None,
+    tie: StackTie | None,
+    validation: StackValidation | None,
+    depth_5sigma: float | None,
+    noise: StackNoise | None,
 ) -> list[tuple[str, object, str]]:
     cards: list[tuple[str, object, str]] = []
     if psf is not None:
@@ -184,6 +221,10 @@ def _measured(
         ]
     if depth_5sigma is not None:
         cards.append(("DEPTH5S", round(depth_5sigma, 4), "[mag] 5 sigma, point source, 2 FWHM aperture"))
+    if noise is not None:
+        if noise.surface_brightness is not None:
+            cards.append(("SBLIM1", round(noise.surface_brightness, 4), "[mag/arcsec2] 1 sigma in 1 arcsec2"))
+        cards += _noise_cards(noise)
     return cards
 
 
@@ -220,12 +261,41 @@ def _republish(
     write_fits(target, [fits.PrimaryHDU(data, header)])
 
 
+def _raised(noise: StackNoise, magnitude: float) -> StackNoise:
+    """The noise of an image whose flux is raised: the weights fall by as much, so INVVAR and NOISCORR stand."""
+    brightness = noise.surface_brightness
+    return noise.model_copy(
+        update={
+            "aperture_sigma": noise.aperture_sigma * 10.0 ** (0.4 * magnitude),
+            "surface_brightness": None if brightness is None else brightness - magnitude,
+        }
+    )
+
+
+def _publish_map(made: FileRef | None, target: Path, roots: Roots) -> FileRef | None:
+    """Publish a map of counts; without one, what an earlier run published is of another stack and goes."""
+    if made is None:
+        target.unlink(missing_ok=True)
+        return None
+    source = roots.of(made)
+    try:
+        with fits.open(source, memmap=False) as hdus:
+            header, counts = hdus[0].header.copy(), np.asarray(hdus[0].data, np.int16)
+    except (OSError, ValueError, TypeError) as error:
+        raise StageError("stacking", f"the map {source.name} cannot be read: {error}", "stack again") from error
+    for key in ("CHECKSUM", "DATASUM"):
+        header.remove(key, ignore_missing=True)
+    write_fits(target, [fits.PrimaryHDU(counts, header)])
+    return ref(target, roots)
+
+
 def finish_stack(
     stack: Stack,
     psf: StackPsf | None,
     validation: StackValidation | None,
     roots: Roots,
     depth_5sigma: float | None = None,
+    noise: StackNoise | None = None,
 ) -> Stack:
     """Publish a stack: image and weight under ``stacks/``, with what was measured on it in the image's header.
 
@@ -233,8 +303,8 @@ def finish_stack(
     ----------
     stack
         As `combine` made it.
-    psf, validation, depth_5sigma
-        Of the stack (the depth as measured before ``stack.tie`` is applied). What is None is not known, which the
+    psf, validation, depth_5sigma, noise
+        Of the stack (depth and noise as measured before ``stack.tie`` is applied). What is None is not known, which the
         header says (``PSFSTAT``, no ``PHOTCHK``).
     roots
         Data root.
@@ -254,12 +324,18 @@ def finish_stack(
     raised = stack.tie.offset if stack.tie is not None else 0.0
     if depth is not None:
         depth -= raised
-    cards = _measured(psf, stack.tie, validation, depth)
+    if noise is not None:
+        noise = _raised(noise, raised)
+    cards = _measured(psf, stack.tie, validation, depth, noise)
     if stack.colour is not None:
         cards += _colour(stack.colour)
     _republish(roots.of(stack.image), paths.image, cards, after="PIXSCALE", scale=10.0 ** (0.4 * raised))
     # An inverse variance in the units of an image that is raised falls with the square of it.
-    _republish(roots.of(stack.weight), paths.weight, (), after="PIXSCALE", scale=10.0 ** (-0.8 * raised))
+    _republish(
+        roots.of(stack.weight), paths.weight, _noise_cards(noise), after="PIXSCALE", scale=10.0 ** (-0.8 * raised)
+    )
+    rejected_map = _publish_map(stack.rejected_map, paths.rejected, roots)
+    coverage_map = _publish_map(stack.coverage_map, paths.coverage, roots)
     return stack.model_copy(
         update={
             "image": ref(paths.image, roots),
@@ -267,5 +343,8 @@ def finish_stack(
             "psf": psf,
             "validation": validation,
             "depth_5sigma": depth,
+            "noise": noise,
+            "rejected_map": rejected_map,
+            "coverage_map": coverage_map,
         }
     )

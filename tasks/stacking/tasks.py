@@ -37,6 +37,7 @@ from tasks.stacking import (
     plot_stack,
     relative_zero_points,
     select_frames,
+    stack_noise,
 )
 
 __all__ = [
@@ -137,13 +138,14 @@ def combined_stack(
 
 
 def _measure_and_finish(stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots) -> Stack:
-    return finish_stack(stack, psf, validation, roots, depth(stack, psf, roots))
+    noise = stack_noise(stack, psf, roots)
+    return finish_stack(stack, psf, validation, roots, depth(stack, psf, noise, roots), noise)
 
 
 @task(
     name="finish stack",
     task_run_name="finish {stack.group} {stack.filter}",
-    cache_policy=ByContent(code=[finish_stack, depth, _measure_and_finish]),
+    cache_policy=ByContent(code=[finish_stack, depth, stack_noise, _measure_and_finish]),
     persist_result=True,
     retries=1,
     retry_condition_fn=is_transient,

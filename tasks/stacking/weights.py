@@ -4,9 +4,9 @@ The flat is the inverse variance of the sky, up to the frame's constant that SWa
 (RESCALE_WEIGHTS): dividing by it leaves the sky's noise at ``sky / flat``. The variance of the *sources* is
 left out on purpose: weights that know the counts bias a weighted mean low.
 
-A saturated core gets weight 0 only where another frame sees it unsaturated: weight 0 in every frame would
-leave a hole in the stack that looks like a place without data. So short exposures fill in the cores of long
-ones, and a star saturated in all of them keeps its (flat-topped) core.
+A saturated pixel gets weight 0 only where another frame sees the place unsaturated: weight 0 in every frame would
+leave a hole in the stack that looks like a place without data. So short exposures fill in the cores and bleeds of
+long ones, and a star saturated in all of them keeps its (flat-topped) core.
 """
 
 from __future__ import annotations
@@ -91,8 +91,9 @@ def _overlap(one: AlignedFrame, other: AlignedFrame) -> bool:
 def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roots: Roots) -> list[BoolImage]:
     """Saturated cores that must keep their weight, for each frame.
 
-    A connected core loses its weight only if every pixel of it and of its surroundings as far as the kernel
-    reaches is seen clean by at least one other frame; so no choice can open a hole.
+    A pixel loses its weight only if it and its surroundings as far as the kernel reaches are seen clean by other
+    frames, each place by at least one; so no choice can open a hole, and of a long bleed only that part stays which
+    no frame shows.
 
     Parameters
     ----------
@@ -134,9 +135,9 @@ def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roo
             found = np.zeros(len(unseen), bool)
             found[inside] = clean[other][y[inside], x[inside]]
             seen[unseen[found]] = True
-        needed = np.zeros(count + 1, bool)
-        needed[np.unique(blob[~seen]) + 1] = True
-        spared.append(needed[labels])
+        unseen_here = np.zeros(mask.shape, bool)
+        unseen_here[rows[~seen], columns[~seen]] = True
+        spared.append((labels > 0) & ndimage.maximum_filter(unseen_here, size=reach))
     return spared
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 
 import numpy as np
 import numpy.typing as npt
 import sep
+from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 
 from models.frame import FrameRecord
 from models.simulation import TrueFrame
 from tasks.calibration import read_reduced
-from tasks.simulation import SPIRAL, to_pixels, true_sources
+from tasks.simulation import SPIRAL, response, to_pixels, true_sources
 from tasks.truth.figure import Figure, robust
 from tasks.truth.scene import Scene, StackImage
 
 __all__ = ["noise_figures"]
 
 FloatArray = npt.NDArray[np.float64]
+FloatImage = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 _FAINTEST = 22.5
@@ -26,6 +28,8 @@ _MAX_APERTURES = 2000
 _CLEAR_FWHM = 2.0
 _SPIRAL_MARGIN_ARCSEC = 30.0
 _SIGMA = 6.0
+_RING = (2.0, 5.0)
+_KERNEL = 4.0
 
 
 def _reach(mag: FloatArray, sky_mag: float, fwhm: float) -> FloatArray:
@@ -136,20 +140,53 @@ def stack_empty(stack: StackImage, scene: Scene) -> BoolArray:
     return np.asarray(free & (stack.weight > 0.5 * full))
 
 
-def _ideal_sigma(inputs: Sequence[tuple[FrameRecord, TrueFrame]], scene: Scene, radius: float) -> float:
-    """Noise of an aperture's sum (units of a zero point of 30) if every frame counts by its inverse variance.
+def _above_ring(image: FloatImage, free: BoolArray, centres: FloatArray, radius: float) -> FloatArray:
+    """Sums of apertures above the mean of the free pixels in a ring around each, the ring's own noise divided out.
 
-    White noise from the truth of each frame: photons of the sky and read noise; nothing of the images is used.
+    A mesh of the whole stack would leave some of a large galaxy's outskirts and of the background that was
+    subtracted around it, which is no noise.
     """
-    total = 0.0
-    for _, true in inputs:
+    x, y = np.ascontiguousarray(centres.T)
+    known = free.astype(np.float32)
+    inner, outer = _RING[0] * radius, _RING[1] * radius
+    number, _, _ = sep.sum_circann(known, x, y, inner, outer, subpix=1)
+    light, _, _ = sep.sum_circann(image * known, x, y, inner, outer, subpix=1)
+    sums, _, _ = sep.sum_circle(image, x, y, radius, subpix=0)
+    area = np.pi * radius**2
+    number = np.maximum(number, 1.0)
+    return np.asarray((sums - light / number * area) / np.sqrt(1.0 + area / number))
+
+
+def _ideal_sigma(stack: StackImage, scene: Scene, centres: FloatArray, radius: float) -> FloatArray:
+    """Noise of each aperture's sum (units of a zero point of 30) if every frame that sees it counts by its inverse
+    variance.
+
+    White noise from the truth of each frame: photons of the sky behind vignetting and dust, and read noise; nothing of
+    the images is used.
+    """
+    ra, dec = stack.wcs.all_pix2world(centres, 0).T
+    total = np.zeros(len(centres))
+    gain, noise = scene.truth.gain, scene.truth.read_noise
+    for record, true in scene.inputs(stack):
         assert true.sky_adu is not None
         assert true.zero_point is not None
-        gain, noise = scene.truth.gain, scene.truth.read_noise
-        pixel = (true.sky_adu * gain + noise**2) / gain**2
+        assert true.wcs is not None
+        ny, nx = true.wcs.shape
+        x, y = to_pixels(true.wcs, ra, dec)
+        margin = radius + _KERNEL
+        inside = (x > margin) & (x < nx + 1 - margin) & (y > margin) & (y < ny + 1 - margin)
+        flat = _smooth_response(scene.truth.options.seed, nx, record.raw.year, str(record.raw.filter))
+        column, row = (np.clip(np.rint(at).astype(int) - 1, 0, size - 1) for at, size in ((x, nx), (y, ny)))
+        passes = flat[row, column]
+        pixel = (true.sky_adu * gain * passes + noise**2) / (gain * passes) ** 2
         scale = 10 ** (0.4 * (30.0 - true.zero_point)) / true.exptime
-        total += 1.0 / (np.pi * radius**2 * pixel * scale**2)
-    return float(total**-0.5)
+        total += inside / (np.pi * radius**2 * pixel * scale**2)
+    return np.asarray(np.maximum(total, 1e-30) ** -0.5)
+
+
+@functools.lru_cache(maxsize=32)
+def _smooth_response(seed: int, size: int, year: int, band: str) -> FloatImage:
+    return np.asarray(uniform_filter(response(seed, size, year, band), 9), np.float32)
 
 
 def noise_figures(scene: Scene, every_frame: int = 3) -> list[Figure]:
@@ -186,8 +223,9 @@ def noise_figures(scene: Scene, every_frame: int = 3) -> list[Figure]:
         centres = _apertures(free, radius, 2)
         if len(centres) < 50:
             continue
-        sums, _, _ = sep.sum_circle(image, centres[:, 0], centres[:, 1], radius, subpix=0)
-        depth[stack.label] = _ideal_sigma(scene.inputs(stack), scene, radius) / robust(sums)
+        sums = _above_ring(image, free, centres, radius)
+        ideal = _ideal_sigma(stack, scene, centres, radius)
+        depth[stack.label] = 1.0 / robust(sums / ideal)
         correlation = stack.header.get("NOISCORR")
         to_inverse = stack.header.get("INVVAR")
         if correlation is not None and to_inverse is not None:

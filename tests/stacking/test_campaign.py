@@ -24,7 +24,16 @@ from tasks.inventory import take_inventory
 from tasks.photometry import aperture_photometry, calibrate_frame
 from tasks.psf import stack_psf
 from tasks.quality import measure_frame
-from tasks.stacking import combine, common_grid, depth, finish_stack, group_centre, relative_zero_points, select_frames
+from tasks.stacking import (
+    combine,
+    common_grid,
+    depth,
+    finish_stack,
+    group_centre,
+    relative_zero_points,
+    select_frames,
+    stack_noise,
+)
 
 T120 = load_telescope("T120")
 SETTINGS = Settings()
@@ -61,7 +70,12 @@ def stacked(campaign, tmp_path_factory):
     grid = common_grid([selection], roots, T120, SETTINGS.stack)
     stack = combine(selection, grid, roots, T120, SETTINGS.stack)
     psf = stack_psf(stack, roots, T120, SETTINGS.psf)
-    return roots, scaling, selection, finish_stack(stack, psf, None, roots, depth(stack, psf, roots))
+    return (
+        roots,
+        scaling,
+        selection,
+        finish_stack(stack, psf, None, roots, depth(stack, psf, stack_noise(stack, psf, roots), roots)),
+    )
 
 
 def true_frames(campaign):

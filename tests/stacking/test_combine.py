@@ -12,12 +12,13 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from models.base import FileRef
+from models.frame import MaskBit
 from models.settings import StackSettings
-from models.stack import Grid, ScaledFrame, Selection, StackPsf, StackValidation, stack_paths
+from models.stack import Grid, ScaledFrame, Selection, StackNoise, StackPsf, StackTie, StackValidation, stack_paths
 from models.telescope import load_telescope
 from tasks.core.errors import StageError
 from tasks.photometry import aperture_photometry, area_map
-from tasks.stacking import combine, common_grid, depth, empty_aperture_sigma, finish_stack, overlap_px
+from tasks.stacking import combine, common_grid, depth, empty_aperture_sigma, finish_stack, measure_noise, overlap_px
 from tasks.stacking.heads import head_wcs, swarp_head
 from tasks.stacking.weights import frame_weight, spared_cores
 from tests.stacking.sky import Shot, make_roots, moffat, stars, take
@@ -119,6 +120,36 @@ def test_pixel_area_is_accounted_for(roots, sky, flat):
     # What is left, +-2 mmag, is LANCZOS3's ripple: it is there without distortion as well.
     assert abs(np.median(error)) < 0.0015
     assert np.abs(error).max() < 0.0025
+
+
+@pytest.mark.tools
+def test_flux_in_is_flux_out_across_the_chip(roots):
+    """Stars from the centre to the corners, over 10 mmag of pixel area: no trend of 1 mmag is left.
+
+    Four frames a quarter of a pixel apart: LANCZOS3's ripple, of 1 mmag in each of them, is not what is asked for.
+    """
+    shape = (512, 512)
+    sky = stars(36, half_deg=0.046, bright=13.5, faint=13.6)
+    frames = [
+        take(
+            Shot(f"chip{i}", noise=False, k3=0.75, exptime=30, flat=np.ones(shape), dither=(0.193 * i, 0.193 * i)),
+            sky, roots, shape,
+        )
+        for i in range(4)
+    ]  # fmt: skip
+    wcs = head_wcs(frames[0], roots)
+    chosen = choose([scale(frame, 23.0) for frame in frames], group="chip")
+    grid = common_grid([chosen], roots, T120, SETTINGS)
+    stack = combine(chosen, grid, roots, T120, SETTINGS.model_copy(update={"combine": "weighted"}))
+    measured, _ = magnitudes(stack, roots, sky, radius=14.0)
+    x, y = np.rint(wcs.all_world2pix(np.asarray(sky["RA"]), np.asarray(sky["DEC"]), 0)).astype(int)
+    area = 2.5 * np.log10(area_map(wcs, shape)[y, x])
+    assert np.ptp(area) > 0.009, "what would be left if the area were not accounted for"
+    error = measured - np.asarray(sky["MAG"])
+    slope, _ = np.polyfit(area, error, 1)
+    assert abs(slope) * np.ptp(area) < 0.001
+    assert abs(np.median(error)) < 0.001
+    assert np.std(error) < 0.001
 
 
 @pytest.mark.tools
@@ -233,10 +264,39 @@ def test_a_cosmic_ray_and_a_trail_leave_no_trace(roots, sky):
 def test_other_combinations(roots, sky, field, made, how):
     grid, _ = made
     stack = combine(choose(field, group=how), grid, roots, T120, SETTINGS.model_copy(update={"combine": how}))
-    assert fits.getheader(roots.of(stack.image))["COMBTYPE"] == how.upper()
+    header = fits.getheader(roots.of(stack.image))
+    assert header["COMBTYPE"] == how.upper()
+    assert ("CLIPSIG" in header) == (how == "weighted")
     measured, _ = magnitudes(stack, roots, sky)
     error = measured - np.asarray(sky["MAG"])
     assert abs(np.median(error)) < 0.004
+
+
+@pytest.mark.tools
+def test_maps_tell_what_each_pixel_has_and_lacks(roots, sky):
+    """Two of three frames have a masked block in the same place, one has a hit that no mask knows."""
+    spot = {"BAD_PIXEL": (slice(120, 130), slice(120, 130))}
+    shots = [Shot(f"m{i}", exptime=30, spoil=spot if i < 2 else {}) for i in range(3)]
+    frames = [scale(take(shot, sky, roots), 23.0) for shot in shots]
+    path = roots.of(frames[2].aligned.frame.reduced.file)
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].data[180:182, 60:62] = 9000.0
+    grid = common_grid([choose(frames)], roots, T120, SETTINGS)
+    settings = SETTINGS.model_copy(update={"combine": "weighted", "maps": True})
+    stack = combine(choose(frames, group="maps"), grid, roots, T120, settings)
+    done = finish_stack(stack, None, None, roots)
+    assert done.coverage_map.path == "stacks/maps/T120/maps_r_ncov.fits"
+    has, lacks = (fits.getdata(roots.of(file)) for file in (done.coverage_map, done.rejected_map))
+    assert has.dtype == lacks.dtype == np.dtype(">i2")
+    wcs, on_grid = head_wcs(frames[0].aligned, roots), WCS(fits.getheader(roots.of(done.image)))
+    for (x, y), there in {(124.5, 124.5): (1, 2), (60.5, 180.5): (2, 1), (200, 60): (3, 0)}.items():
+        column, row = np.rint(on_grid.all_world2pix(wcs.all_pix2world([[x, y]], 0), 0)[0]).astype(int)
+        assert (has[row, column], lacks[row, column]) == there
+    weight = fits.getdata(roots.of(done.weight))
+    assert ((has > 0) == (weight > 0)).all()
+    again = finish_stack(stack.model_copy(update={"coverage_map": None, "rejected_map": None}), None, None, roots)
+    assert again.coverage_map is None
+    assert not roots.of(done.coverage_map).exists(), "of a stack without maps none is left lying about"
 
 
 @pytest.mark.tools
@@ -266,6 +326,7 @@ def test_the_median_of_mixed_seeing_gives_its_star_light_back(roots, sky):
     header = fits.getheader(roots.of(restored.image))
     assert header["LIGHTCOR"] == pytest.approx(error(plain) - error(restored), abs=5e-4)
     assert "LIGHTCOR" not in fits.getheader(roots.of(plain.image))
+    assert "PHOTLIN" not in header, "16 stars of 2.5 mag are no faint and no bright ones"
     (note,) = (text for text in restored.notes if "light" in text)
     assert "the median loses +0.0" in note
 
@@ -280,7 +341,7 @@ def test_relative_scale_is_said_and_has_no_zero_point(roots, field, made):
     assert "PHOTZP" not in header
     assert header["PHOTCAL"] == "RELATIVE"
     assert header["BUNIT"] == "adu/s"
-    assert depth(stack, None, roots) is None
+    assert depth(stack, None, None, roots) is None
 
 
 def test_saturated_core_keeps_its_weight_only_where_nobody_sees_it(roots, sky):
@@ -301,6 +362,19 @@ def test_saturated_core_keeps_its_weight_only_where_nobody_sees_it(roots, sky):
     away = take(Shot("s8", exptime=2, centre=(133.4, 12.3), noise=False), bright, roots)
     elsewhere = spared_cores([masks["s0"], masks["s9"]], [long[0], away], roots)
     assert (elsewhere[0] == (masks["s0"] != 0)).all(), "a frame of another place shows nothing"
+
+
+def test_of_a_bleed_only_that_part_stays_which_no_frame_shows(roots, sky):
+    """The long frame bleeds 60 px, the short one is saturated in the core alone: its clean rows take over."""
+    long, short = (take(Shot(name, noise=False), sky[:1], roots) for name in ("b0", "b1"))
+    masks = [np.zeros((256, 256), np.uint8) for _ in range(2)]
+    masks[0][100:160, 128:130] = np.uint8(MaskBit.BLEED)
+    masks[0][97:104, 125:132] = np.uint8(MaskBit.SATURATED)
+    masks[1][99:102, 127:131] = np.uint8(MaskBit.SATURATED)
+    spared = spared_cores(masks, [long, short], roots)
+    assert spared[0][99:102, 127:131].all(), "nobody sees the core"
+    assert not spared[0][112:].any(), "two kernels' reach beyond the short frame's core"
+    assert (spared[1] == (masks[1] != 0)).all(), "the short frame is all there is of the core"
 
 
 def test_frame_weight_is_the_flat_where_the_pixel_is_good():
@@ -330,7 +404,11 @@ def test_finished_stack_is_published_with_what_was_measured(roots, made):
         ee50_arcsec=1.6, ee80_arcsec=3.0, ellipticity=0.02, n_stars=28, chi2=1.1,
     )  # fmt: skip
     check = StackValidation(validated=True, reason="", zp_offset=0.004, zp_err=0.002, zp_rms=0.021, n_stars=26)
-    done = finish_stack(stack, psf, check, roots, depth_5sigma=21.5)
+    noise = StackNoise(
+        inverse_variance=1.25, correlation=1.07, aperture_sigma=80.0, aperture_px=3.5, n_apertures=900,
+        surface_brightness=25.5,
+    )  # fmt: skip
+    done = finish_stack(stack, psf, check, roots, depth_5sigma=21.5, noise=noise)
     assert done.image.path == "stacks/M67/T120/M67_r.fits"
     assert done.weight.path == "stacks/M67/T120/M67_r.weight.fits"
     with fits.open(paths.image, checksum=True) as hdus:
@@ -338,7 +416,19 @@ def test_finished_stack_is_published_with_what_was_measured(roots, made):
         assert (hdus[0].data == fits.getdata(roots.of(stack.image))).all()
     assert (header["FWHM_PX"], header["FWHM_AS"]) == (3.5, 2.695)
     assert (header["PHOTNSTR"], header["PHOTRMS"], header["PHOTCHK"], header["DEPTH5S"]) == (26, 0.021, True, 21.5)
-    assert done == finish_stack(stack, psf, check, roots, depth_5sigma=21.5), "again: the same bytes"
+    assert (header["SBLIM1"], header["INVVAR"], header["NOISCORR"]) == (25.5, 1.25, 1.07)
+    of_weight = fits.getheader(paths.weight)
+    assert (of_weight["INVVAR"], of_weight["NOISCORR"]) == (1.25, 1.07)
+    assert done == finish_stack(stack, psf, check, roots, depth_5sigma=21.5, noise=noise), "again: the same bytes"
+    tied = stack.model_copy(update={"tie": StackTie(offset=0.05, err=0.004, n_stars=20)})
+    raised = finish_stack(tied, psf, check, roots, depth_5sigma=21.5, noise=noise)
+    assert raised.depth_5sigma == pytest.approx(21.45)
+    assert raised.noise.surface_brightness == pytest.approx(25.45)
+    with fits.open(paths.image) as image, fits.open(paths.weight) as weight:
+        assert weight[0].header["INVVAR"] == 1.25
+        pull = image[0].data * np.sqrt(weight[0].data)
+    before = fits.getdata(roots.of(stack.image)) * np.sqrt(fits.getdata(roots.of(stack.weight)))
+    np.testing.assert_allclose(pull, before, rtol=1e-5)
     long = check.model_copy(
         update={"validated": False, "reason": "offset +0.312 mag, at most 0.1 is allowed; σ " + 9 * "long "}
     )
@@ -393,3 +483,28 @@ def test_empty_apertures_measure_correlated_noise():
 
 def test_no_empty_sky_no_depth():
     assert empty_aperture_sigma(np.ones((50, 50), np.float32), np.zeros((50, 50), np.float32), 4.0) is None
+
+
+@pytest.mark.parametrize(("calibrated", "scale"), [(True, 1.0), (False, 3.0)])
+def test_the_noise_of_a_stack_is_what_its_cards_say(calibrated, scale):
+    """Correlated noise, deeper on one half, sources all over: apertures elsewhere have the noise that is predicted."""
+    rng = np.random.default_rng(12)
+    from scipy.ndimage import gaussian_filter
+
+    depth_map = np.where(np.arange(600)[None, :] < 300, 1.0, 0.6) * np.ones((600, 1))
+    image = gaussian_filter(rng.normal(0, 1, (600, 600)), 0.6) * depth_map * scale
+    empty = image.copy()
+    for x, y in rng.uniform(20, 580, (80, 2)):
+        image[int(y) - 15 : int(y) + 16, int(x) - 15 : int(x) + 16] += scale * 40 * moffat((31, 31), 15, 15, 4.0)
+    weight = (7.0 / depth_map**2).astype(np.float32)
+    noise = measure_noise(image.astype(np.float32), weight, 4.0, 0.77, calibrated)
+    assert noise.inverse_variance * 7.0 == pytest.approx(1 / np.std(empty[:, :300]) ** 2, rel=0.06)
+    rows, columns = (axis.ravel().astype(float) for axis in np.mgrid[15:585:11, 15:585:11])
+    sums, _, _ = sep.sum_circle(np.ascontiguousarray(empty), columns, rows, 4.0, subpix=0)
+    variance = np.ascontiguousarray(1.0 / (noise.inverse_variance * weight.astype(float)))
+    white, _, _ = sep.sum_circle(variance, columns, rows, 4.0, subpix=0)
+    assert np.std(sums / np.sqrt(white)) / noise.correlation == pytest.approx(1.0, abs=0.1)
+    assert noise.correlation > 1.3
+    in_one_arcsec = noise.aperture_sigma / np.sqrt(np.pi * (4.0 * 0.77) ** 2)
+    expected = 30 - 2.5 * np.log10(in_one_arcsec) if calibrated else None
+    assert noise.surface_brightness == (pytest.approx(expected) if calibrated else None)
