@@ -1,13 +1,16 @@
 """Point spread functions: of frames (PSFEx), of stacks, and the telescope's mean."""
 
+from tasks.psf.energy import EncircledEnergy, Growth, encircled_energy, measure_growth
 from tasks.psf.extraction import ExtractionOptions, extract_catalogue, linear_header, read_objects, sky_weight
 from tasks.psf.frame import model_psf
-from tasks.psf.images import MoffatFit, centred, centroid, encircled_energy, fit_moffat
+from tasks.psf.images import MoffatFit, centred, centroid, fit_moffat
 from tasks.psf.psfex import PsfexOptions, PsfexResult, evaluate_psf, run_psfex, run_psfex_by_degree
 from tasks.psf.stack import mean_psf, stack_psf
 
 __all__ = [
+    "EncircledEnergy",
     "ExtractionOptions",
+    "Growth",
     "MoffatFit",
     "PsfexOptions",
     "PsfexResult",
@@ -19,6 +22,7 @@ __all__ = [
     "fit_moffat",
     "linear_header",
     "mean_psf",
+    "measure_growth",
     "model_psf",
     "read_objects",
     "run_psfex",

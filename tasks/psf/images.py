@@ -13,14 +13,11 @@ from scipy.optimize import least_squares
 
 from tasks.core.errors import StageError
 from tasks.core.fitsio import write_fits
-from tasks.photometry import GrowthCurve, moffat_enclosed
 
 __all__ = [
-    "EncircledEnergy",
     "MoffatFit",
     "centred",
     "centroid",
-    "encircled_energy",
     "fit_moffat",
     "symmetric_wings",
     "write_psf_image",
@@ -44,6 +41,8 @@ class MoffatFit(NamedTuple):
         Exponent.
     amplitude, background
         In the image's unit.
+    angle
+        Of the major axis from x to y, rad.
     """
 
     x: float
@@ -53,6 +52,7 @@ class MoffatFit(NamedTuple):
     beta: float
     amplitude: float
     background: float
+    angle: float
 
 
 def fit_moffat(image: FloatArray, guess_px: float | None = None) -> MoffatFit:
@@ -101,7 +101,10 @@ def fit_moffat(image: FloatArray, guess_px: float | None = None) -> MoffatFit:
     amplitude, x0, y0, log_size, e1, e2, beta, background = (float(v) for v in fit.x)
     fwhm = 2 * np.sqrt(np.exp(log_size) * (2 ** (1 / beta) - 1))
     ratio = np.exp(-np.hypot(e1, e2))
-    return MoffatFit(x0, y0, float(fwhm), float((1 - ratio) / (1 + ratio)), beta, amplitude * peak, background * peak)
+    angle = 0.5 * float(np.arctan2(e2, e1))
+    return MoffatFit(
+        x0, y0, float(fwhm), float((1 - ratio) / (1 + ratio)), beta, amplitude * peak, background * peak, angle
+    )
 
 
 def centroid(image: FloatArray, fwhm_px: float) -> tuple[float, float]:
@@ -181,56 +184,6 @@ def symmetric_wings(image: FloatArray, fwhm_px: float) -> FloatArray:
     radius = np.hypot(rows - middle, columns - middle) / fwhm_px
     share = np.clip((radius - 1.25) / 0.75, 0.0, 1.0) / 2.0
     return np.asarray((1.0 - share) * image + share * image[::-1, ::-1])
-
-
-class EncircledEnergy(NamedTuple):
-    """Radii that hold half and four fifths of *all* of a star's light, px."""
-
-    ee50_px: float
-    ee80_px: float
-
-
-def encircled_energy(image: FloatArray, shape: MoffatFit, curve: GrowthCurve | None = None) -> EncircledEnergy:
-    """Radii of 50 and 80 % encircled energy, wings beyond the stamp accounted for.
-
-    Where bright stars gave a growth curve, it tells: it was measured to 3.5 FWHM with a sky of its own, and
-    reaches beyond the stamp as a Moffat does. Else the stamp's light is summed to its inscribed circle, and
-    the Moffat fitted to it says what share of the whole that is.
-
-    Parameters
-    ----------
-    image
-        Centred, square, odd side, sum 1.
-    shape
-        Moffat fitted to it.
-    curve
-        Growth curve of the stars; None or without stars: not measurable.
-    """
-    if curve is not None and curve.n_stars > 0:
-        return EncircledEnergy(*(_moffat_radius(goal, curve.fwhm_px, curve.beta) for goal in (0.5, 0.8)))
-    beta = float(np.clip(shape.beta, 2.0, 6.0))
-    half = (image.shape[0] - 1) // 2
-    fine = 9
-    # Pixels are divided 9 x 9, so that a circle through one counts the part inside.
-    big = np.kron(image, np.full((fine, fine), 1.0 / fine**2))
-    axis = (np.arange(big.shape[0]) - (big.shape[0] - 1) / 2) / fine
-    radius = np.hypot(axis[:, None], axis[None, :]).ravel()
-    order = np.argsort(radius, kind="stable")
-    radius, light = radius[order], np.cumsum(big.ravel()[order])
-    edge = int(np.searchsorted(radius, half))
-    share = light[:edge] / light[edge - 1] * float(moffat_enclosed(half, shape.fwhm_px, beta))
-
-    def reach(goal: float) -> float:
-        if share[-1] >= goal:
-            return float(radius[int(np.argmax(share >= goal))])
-        return _moffat_radius(goal, shape.fwhm_px, beta)
-
-    return EncircledEnergy(reach(0.5), reach(0.8))
-
-
-def _moffat_radius(goal: float, fwhm: float, beta: float) -> float:
-    alpha2 = (fwhm / 2) ** 2 / (2 ** (1 / beta) - 1)
-    return float(np.sqrt(alpha2 * ((1 - goal) ** (1 / (1 - beta)) - 1)))
 
 
 def write_psf_image(path: Path, image: FloatArray, cards: list[tuple[str, Any, str]]) -> None:

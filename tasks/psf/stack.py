@@ -26,10 +26,11 @@ from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.tools import ToolFailedError, ToolMissingError, scratch
-from tasks.photometry import growth_curve, prepare_image
+from tasks.photometry import prepare_image
+from tasks.psf.energy import encircled_energy, measure_growth
 from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, mesh_px, read_objects
 from tasks.psf.frame import candidates, fwhm_range
-from tasks.psf.images import centred, encircled_energy, fit_moffat, symmetric_wings, write_psf_image
+from tasks.psf.images import MoffatFit, centred, fit_moffat, symmetric_wings, write_psf_image
 from tasks.psf.psfex import PsfexOptions, evaluate_psf, run_psfex_by_degree
 
 __all__ = ["mean_psf", "stack_psf"]
@@ -44,6 +45,12 @@ _STARS_FOR_DEGREE = {0: 4, 1: 30, 2: 80, 3: 150, 4: 250}
 """More than for a frame: what is kept is one place of the model alone, where each coefficient's noise adds up."""
 _NO_SATURATION = 1e12
 _ISOLATION_FWHM = 5.0
+_EVEN = (0.85, 1.2)
+_EVEN_CORE_FWHM, _EVEN_WINGS_FWHM = 1.0, 2.5
+_MAX_UNEVEN_WINGS = 0.15
+_MIN_EVEN_STARS = 8
+_INCOMPLETE = 16
+"""SExtractor's flag of an object whose aperture data are incomplete."""
 _REMEDY = "look at the stack: are its frames aligned, and are there stars on it?"
 
 
@@ -59,8 +66,10 @@ class _Stars(NamedTuple):
 def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSettings) -> StackPsf:
     """Model the PSF of a stack and write it beside the stack as ``{group}_{filter}_psf.fits``.
 
-    PSFEx on the stack's own stars, one sample a stack pixel, evaluated at the centre of the covered field;
-    the degree of its variation is lowered where stars are few. With fewer stars than PSFEx can use, an
+    PSFEx on the stack's own stars, one sample a stack pixel, evaluated at the centre of the covered field.
+    Stars that some of the frames do not show, or whose core is masked in some, have another PSF than the rest
+    (by up to 30 % where the seeing of the frames is mixed) and are left out as long as eight others remain. The
+    degree of its variation is lowered where stars are few. With fewer stars than PSFEx can use, an
     effective PSF of three or more (photutils; Anderson & King 2000, PASP 112, 1360); with fewer than those,
     a Moffat profile fitted to the brightest. ``METHOD`` in the header says which. The image is centred
     on its middle pixel, its wings are made point-symmetric, and it sums to 1.0. EE50 and EE80 refer to all of
@@ -78,7 +87,7 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
     StageError
         If there is no star that a PSF can be made from.
     """
-    image, weight, wcs = _read_stack(stack, roots)
+    image, weight, wcs, linear_limit = _read_stack(stack, roots)
     scale = float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600.0)
     bad = (weight <= 0) | ~np.isfinite(image)
     flags = np.where(bad, int(MaskBit.NO_DATA), 0).astype(np.uint8)
@@ -93,14 +102,14 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
                     back_size_px=mesh_px(settings.back_size_px, width),
                     aperture_px=4.0 * width,
                     vignet_px=settings.vignet_px,
-                    saturation_adu=_NO_SATURATION,
+                    saturation_adu=linear_limit,
                     gain=0.0,
                     seeing_arcsec=width * scale,
                     zero_point=30.0,
                 ),
                 log.with_name(f"{log.name}_extraction.log"),
             )  # fmt: skip
-            objects = read_objects(catalogue)
+            objects = _leave_out_uneven(catalogue, weight, width, settings)
             stars = _stars(objects, settings, width)
             measured = _median_width(image, bad, stars, settings.size_px)
             if measured is None or abs(measured / width - 1) < 0.1:
@@ -115,8 +124,10 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
     shape = fit_moffat(psf, width)
     bright = stars.snr > _CURVE_SNR
     prepared = prepare_image(image, bad, _sky_variance(image, bad))
-    curve = growth_curve(prepared, stars.x[bright][:_CURVE_STARS], stars.y[bright][:_CURVE_STARS], shape.fwhm_px)
-    energy = encircled_energy(psf, shape, curve)
+    growth = measure_growth(
+        prepared, stars.x[bright][:_CURVE_STARS], stars.y[bright][:_CURVE_STARS], shape.fwhm_px, shape.beta
+    )
+    energy = encircled_energy(psf, shape, growth)
     path = stack_paths(stack.group, stack.telescope, stack.filter, roots).psf
     cards = [
         ("OBJECT", stack.group, "target group"),
@@ -154,7 +165,7 @@ def _cards(
     ]
 
 
-def _read_stack(stack: Stack, roots: Roots) -> tuple[FloatArray, FloatArray, WCS]:
+def _read_stack(stack: Stack, roots: Roots) -> tuple[FloatArray, FloatArray, WCS, float]:
     try:
         with fits.open(roots.of(stack.image), memmap=False) as hdus:
             image, header = np.asarray(hdus[0].data, dtype=np.float32), hdus[0].header
@@ -163,7 +174,57 @@ def _read_stack(stack: Stack, roots: Roots) -> tuple[FloatArray, FloatArray, WCS
         raise StageError("PSF", f"the stack cannot be read: {error}", "make the stack again") from error
     if image.ndim != 2 or image.shape != weight.shape:
         raise StageError("PSF", f"stack {image.shape} and weight {weight.shape} differ", "make the stack again")
-    return image, weight, WCS(header)
+    return image, weight, WCS(header), float(header.get("SATURATE", _NO_SATURATION))
+
+
+def _leave_out_uneven(catalogue: Path, weight: FloatArray, width: float, settings: PsfSettings) -> fits.FITS_rec:
+    """The catalogue's sources; those that not all frames show in full are flagged.
+
+    In the file as well, from which PSFEx chooses. Nothing is flagged where fewer than eight candidates would remain.
+    """
+    objects = read_objects(catalogue)
+    even = evenly_covered(
+        weight, np.asarray(objects["XWIN_IMAGE"]) - 1.0, np.asarray(objects["YWIN_IMAGE"]) - 1.0, width
+    )
+    if candidates(objects[even], settings) < _MIN_EVEN_STARS:
+        return objects
+    with fits.open(catalogue, mode="update", memmap=False) as hdus:
+        # FLAGS and not IMAFLAGS_ISO: where PSFEx looks for the stars' typical width it heeds the former alone.
+        hdus["LDAC_OBJECTS"].data["FLAGS"][~even] |= _INCOMPLETE
+    return read_objects(catalogue)
+
+
+def evenly_covered(weight: FloatArray, x: FloatArray, y: FloatArray, width: float) -> BoolArray:
+    """Whether all frames show a star: the weight is the usual one throughout its core and in most of its wings.
+
+    Parameters
+    ----------
+    weight
+        Weight map of the stack, 2-D; its median where it is not 0 is the usual weight.
+    x, y
+        Zero-based positions, px, shape (N,).
+    width
+        FWHM, px.
+
+    Returns
+    -------
+    ndarray of bool
+        Shape (N,).
+    """
+    covered = weight > 0
+    if not covered.any():
+        return np.zeros(x.size, bool)
+    usual = float(np.median(weight[covered]))
+    odd = (weight < _EVEN[0] * usual) | (weight > _EVEN[1] * usual)
+    reach = int(np.ceil(_EVEN_WINGS_FWHM * width))
+    dy, dx = (v.ravel() for v in np.mgrid[-reach : reach + 1, -reach : reach + 1])
+    distance = np.hypot(dy, dx)
+    inside = distance <= _EVEN_WINGS_FWHM * width
+    dy, dx, core = dy[inside], dx[inside], distance[inside] <= max(_EVEN_CORE_FWHM * width, 1.5)
+    rows, columns = np.rint(y).astype(int)[:, None] + dy, np.rint(x).astype(int)[:, None] + dx
+    within = (rows >= 0) & (rows < weight.shape[0]) & (columns >= 0) & (columns < weight.shape[1])
+    found = odd[np.clip(rows, 0, weight.shape[0] - 1), np.clip(columns, 0, weight.shape[1] - 1)] | ~within
+    return np.asarray(~found[:, core].any(axis=1) & (found.mean(axis=1) <= _MAX_UNEVEN_WINGS))
 
 
 def _stars(objects: fits.FITS_rec, settings: PsfSettings, width: float) -> _Stars:
@@ -280,7 +341,9 @@ def _epsf(stamps: list[FloatArray]) -> FloatArray:
         # photutils says which stars it could not fit; their number is judged here by the result alone.
         warnings.simplefilter("ignore", AstropyUserWarning)
         stars = extract_stars(images, tables, size=(size - 2, size - 2))
-        built, _ = EPSFBuilder(oversampling=1, maxiters=5, progress_bar=False, shape=(size, size))(stars)
+        # Without its smoothing, which is made for four samples a pixel and widens one of FWHM 3 px by 3.5 %.
+        builder = EPSFBuilder(oversampling=1, maxiters=5, smoothing_kernel=None, progress_bar=False, shape=(size, size))
+        built, _ = builder(stars)
     data = np.asarray(built.data, dtype=np.float64)
     if data.shape != (size, size) or not np.isfinite(data).all() or data.sum() <= 0:
         raise StageError("PSF", f"no effective PSF from {len(stamps)} stars", _REMEDY)
@@ -288,11 +351,18 @@ def _epsf(stamps: list[FloatArray]) -> FloatArray:
 
 
 def _moffat_image(stamps: list[FloatArray], size: int) -> FloatArray:
-    fits_ = [fit_moffat(stamp) for stamp in stamps]
+    fits_: list[MoffatFit] = [fit_moffat(stamp) for stamp in stamps]
     fwhm, beta = (float(np.median([getattr(f, key) for f in fits_])) for key in ("fwhm_px", "beta"))
+    # Of several stars the mean of the shapes as vectors; log of the axes' ratio is 2 artanh(ellipticity).
+    e1, e2 = (
+        float(np.mean([2 * np.arctanh(f.ellipticity) * turn(2 * f.angle) for f in fits_])) for turn in (np.cos, np.sin)
+    )
+    e, angle = np.hypot(e1, e2), 0.5 * np.arctan2(e2, e1)
     alpha2 = (fwhm / 2) ** 2 / (2 ** (1 / beta) - 1)
     axis = np.arange(size) - (size - 1) / 2
-    return np.asarray((1 + (axis[:, None] ** 2 + axis[None, :] ** 2) / alpha2) ** -beta)
+    along = np.cos(angle) * axis[None, :] + np.sin(angle) * axis[:, None]
+    across = np.cos(angle) * axis[:, None] - np.sin(angle) * axis[None, :]
+    return np.asarray((1 + (np.exp(-e) * along**2 + np.exp(e) * across**2) / alpha2) ** -beta)
 
 
 def _chi2(stamps: list[FloatArray], model: FloatArray) -> float:

@@ -14,6 +14,8 @@ from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.psf import centroid, fit_moffat, mean_psf, model_psf, stack_psf
+from tasks.psf.stack import evenly_covered
+from tasks.simulation.psf import Psf, draw_stars
 from tests.photometry.starfield import DEC, RA, StarField, moffat_field
 from tests.validation.stacks import tan_header, write_stack
 
@@ -87,24 +89,99 @@ def test_wide_stars_keep_their_wings(roots: Roots, t120: Telescope) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "method", "tolerance"), [(7, "PSFEx degree 0", 0.03), (3, "ePSF", 0.03), (1, "Moffat fit", 0.03)]
+    ("n", "method", "tolerance"),
+    [
+        (110, "PSFEx degree 2", 0.02),
+        (45, "PSFEx degree 1", 0.02),
+        (7, "PSFEx degree 0", 0.03),
+        (3, "ePSF", 0.015),
+        (1, "Moffat fit", 0.015),
+    ],
 )
 def test_few_stars_change_the_method(n: int, method: str, tolerance: float, roots: Roots, t120: Telescope) -> None:
+    size = 400 if n < 10 else 760
     field = StarField(
         n_stars=n,
         n_galaxies=0,
-        min_separation=90,
-        shape=(400, 400),
+        min_separation=90 if n < 10 else 42,
+        shape=(size, size),
         brightest=14.2,
-        faintest=15.0,
+        faintest=15.0 if n < 10 else 17.0,
         seed=12,
-        beyond_edge=-50,
+        beyond_edge=-50 if n < 10 else -25,
     )
     stack = made_up(field, roots)
     psf = stack_psf(stack, roots, t120, SETTINGS)
     assert psf.method == method
-    assert psf.n_stars == n
-    check_image(stack, roots, field, tolerance)
+    assert psf.n_stars == n if n < 10 else psf.n_stars > 0.8 * n
+    header = check_image(stack, roots, field, tolerance)
+    assert header["METHOD"] == method
+    # Of a Moffat of FWHM 3.6 and beta 3 on two pixels (the image's and the circle's): see test_energy.
+    assert psf.ee50_arcsec == pytest.approx(0.77 * 2.34, rel=0.03)
+    assert psf.ellipticity < 0.01
+
+
+@pytest.mark.parametrize("n", [1, 3, 60])
+def test_ellipticity_is_the_stars(n: int, roots: Roots, t120: Telescope) -> None:
+    shape, rng = (640, 640), np.random.default_rng(3)
+    grid = np.indices((8, 8)).reshape(2, -1)[:, :n]
+    x, y = 45 + 75.0 * grid + rng.uniform(-0.5, 0.5, (2, n))
+    image = rng.normal(0, SKY_NOISE, shape)
+    simulated = Psf(fwhm_px=3.6, beta=3.0, e1=0.09, e2=-0.12, radial=0.0, axis=(1.0, 1.0))
+    draw_stars(image, x + 1, y + 1, rng.uniform(5e5, 3e6, n), simulated, 1.0)
+    stack = write_stack(roots, image, np.ones(shape), tan_header(shape, RA, DEC))
+    psf = stack_psf(stack, roots, t120, SETTINGS)
+    alone = np.zeros((61, 61))
+    draw_stars(alone, np.array([31.0]), np.array([31.0]), np.array([1.0]), simulated, 1e-9)
+    truth = fit_moffat(alone)
+    assert truth.ellipticity > 0.06
+    assert psf.ellipticity == pytest.approx(truth.ellipticity, abs=0.005)
+    made = np.asarray(fits.getdata(roots.of(psf.file)), float)
+    assert fit_moffat(made).angle == pytest.approx(truth.angle, abs=0.05)
+
+
+def uneven(roots: Roots, share: float) -> Stack:
+    """A stack of which a share of the stars lacks its best frames: their cores are masked there, their profile wide."""
+    shape, rng = (760, 760), np.random.default_rng(8)
+    grid = np.indices((10, 10)).reshape(2, -1)
+    x, y = 40 + 75.0 * grid + rng.uniform(-0.5, 0.5, (2, 100))
+    flux = 10 ** rng.uniform(4.8, 6.5, 100)
+    # The widest are the brightest, as saturated stars are.
+    wide = np.argsort(-flux)[: round(100 * share)]
+    narrow = np.setdiff1d(np.arange(100), wide)
+    image = moffat_field(shape, x[narrow], y[narrow], flux[narrow], 3.2, 3.2)
+    image += moffat_field(shape, x[wide], y[wide], flux[wide], 4.2, 3.2) + rng.normal(0, SKY_NOISE / 3, shape)
+    weight = np.ones(shape)
+    rows, columns = np.indices(shape)
+    for i in wide:
+        weight[np.hypot(rows - y[i], columns - x[i]) < 3] = 0.6
+    return write_stack(roots, image, weight, tan_header(shape, RA, DEC))
+
+
+def test_stars_that_some_frames_do_not_show_are_left_out(roots: Roots, t120: Telescope) -> None:
+    psf = stack_psf(uneven(roots, 0.4), roots, t120, SETTINGS)
+    star = moffat_field((61, 61), np.array([30.0]), np.array([30.0]), np.array([1.0]), 3.2, 3.2)
+    assert psf.n_stars <= 60
+    assert psf.method == "PSFEx degree 1"
+    assert psf.fwhm_px == pytest.approx(fit_moffat(star).fwhm_px, rel=0.02)
+    assert psf.ee50_arcsec == pytest.approx(0.77 * 2.05, rel=0.025)
+
+
+def test_uneven_stars_are_better_than_none(roots: Roots, t120: Telescope) -> None:
+    psf = stack_psf(uneven(roots, 0.96), roots, t120, SETTINGS)
+    assert psf.n_stars > 90
+    assert psf.method == "PSFEx degree 2"
+
+
+def test_even_cover() -> None:
+    weight = np.ones((80, 80))
+    weight[:, :20] = 0.5  # a frame less
+    weight[40, 60] = 0.7  # a hit on a core
+    weight[20:22, 65] = 0.0  # a scratch beside a star
+    weight[70:] = 0.0
+    x, y = np.array([10.0, 60.0, 60.0, 40.0, 40.0, 24.0]), np.array([40.0, 40.0, 21.0, 30.0, 68.0, 30.0])
+    assert evenly_covered(weight, x, y, 3.5).tolist() == [False, False, True, True, False, False]
+    assert not evenly_covered(np.zeros((80, 80)), x, y, 3.5).any()
 
 
 def test_no_star_no_psf(roots: Roots, t120: Telescope) -> None:

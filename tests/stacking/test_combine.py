@@ -12,13 +12,22 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from models.base import FileRef
-from models.frame import MaskBit
+from models.frame import ColourTerm, MaskBit
 from models.settings import StackSettings
 from models.stack import Grid, ScaledFrame, Selection, StackNoise, StackPsf, StackTie, StackValidation, stack_paths
 from models.telescope import load_telescope
 from tasks.core.errors import StageError
 from tasks.photometry import aperture_photometry, area_map
-from tasks.stacking import combine, common_grid, depth, empty_aperture_sigma, finish_stack, measure_noise, overlap_px
+from tasks.stacking import (
+    combine,
+    common_grid,
+    depth,
+    empty_aperture_sigma,
+    finish_stack,
+    measure_noise,
+    overlap_px,
+    stack_colour,
+)
 from tasks.stacking.heads import head_wcs, swarp_head
 from tasks.stacking.weights import frame_weight, spared_cores
 from tests.stacking.sky import Shot, make_roots, moffat, stars, take
@@ -429,6 +438,19 @@ def test_finished_stack_is_published_with_what_was_measured(roots, made):
         pull = image[0].data * np.sqrt(weight[0].data)
     before = fits.getdata(roots.of(stack.image)) * np.sqrt(fits.getdata(roots.of(stack.weight)))
     np.testing.assert_allclose(pull, before, rtol=1e-5)
+    entered = {header[f"INP{n:04d}"]: header[f"ZPT{n:04d}"] for n in range(1, header["NCOMBINE"] + 1)}
+    assert entered == {f"20250317/f{n}.fits": zp for n, zp in enumerate([23.0, 22.8, 22.9, 22.6, 23.1])}
+    assert "PHOTCT" not in header
+    term = ColourTerm(filter="B", term=0.611, error=0.004, n_frames=9, date="2025-03-17")
+    colour = stack_colour(T120.with_colour_terms([term]), "B", term.date)
+    coloured = finish_stack(stack.model_copy(update={"colour": colour}), psf, check, roots, depth_5sigma=21.5)
+    header = fits.getheader(roots.of(coloured.image))
+    assert (header["PHOTCT"], header["PHOTCTE"], header["PHOTC2"], header["PHOTCTD"]) == (
+        0.611, 0.004, 0.034, "2025-03-17",
+    )  # fmt: skip
+    assert header["PHOTEQ"] == "m = g + 0.611 (g-r) + 0.034 (g-r)^2, PS1"
+    assert (header["VEGAZP"], header["VEGACT"]) == (30.212, pytest.approx(-0.055))
+    assert header["VEGAEQ"] == "B = -2.5 log10(flux) + VEGAZP + VEGACT (g-r) of PS1"
     long = check.model_copy(
         update={"validated": False, "reason": "offset +0.312 mag, at most 0.1 is allowed; σ " + 9 * "long "}
     )
