@@ -15,7 +15,7 @@ from tasks.photometry.calibrate import StarPhotometry, calibrate_frame, frame_fw
 from tasks.photometry.colour import gather_colour_terms
 from tasks.photometry.images import ApertureFlag, StarImage, core_peak, fill_masked, prepare_image, source_mask
 from tasks.photometry.stars import MatchedStars, Neighbours, PS1Stars, match_and_select, on_image, ps1_stars
-from tasks.photometry.systems import VegaSystem, natural_equation, vega_system
+from tasks.photometry.systems import VegaSystem, catalogue_leverage, natural_equation, vega_system
 from tasks.photometry.zero_point import ZeroPointFit, fit_colour, fit_zero_point
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "ZeroPointFit",
     "aperture_fluxes",
     "area_map",
+    "catalogue_leverage",
     "central_area",
     "default_curve",
     "fit_colour",
