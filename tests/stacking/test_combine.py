@@ -373,17 +373,21 @@ def test_saturated_core_keeps_its_weight_only_where_nobody_sees_it(roots, sky):
     assert (elsewhere[0] == (masks["s0"] != 0)).all(), "a frame of another place shows nothing"
 
 
-def test_of_a_bleed_only_that_part_stays_which_no_frame_shows(roots, sky):
+def test_a_bleed_is_never_spared_and_of_a_core_what_no_frame_shows(roots, sky):
     """The long frame bleeds 60 px, the short one is saturated in the core alone: its clean rows take over."""
     long, short = (take(Shot(name, noise=False), sky[:1], roots) for name in ("b0", "b1"))
     masks = [np.zeros((256, 256), np.uint8) for _ in range(2)]
-    masks[0][100:160, 128:130] = np.uint8(MaskBit.BLEED)
+    masks[0][100:160, 128:130] = np.uint8(MaskBit.SATURATED)
+    masks[0][160:163, 128:130] = np.uint8(MaskBit.BLEED)
     masks[0][97:104, 125:132] = np.uint8(MaskBit.SATURATED)
     masks[1][99:102, 127:131] = np.uint8(MaskBit.SATURATED)
     spared = spared_cores(masks, [long, short], roots)
     assert spared[0][99:102, 127:131].all(), "nobody sees the core"
-    assert not spared[0][112:].any(), "two kernels' reach beyond the short frame's core"
+    assert not spared[0][106:].any()
     assert (spared[1] == (masks[1] != 0)).all(), "the short frame is all there is of the core"
+    alone = spared_cores(masks[:1], [long], roots)[0]
+    assert alone[97:104, 125:132].all()
+    assert not alone[106:].any(), "under a bleed that no frame lacks there is no data"
 
 
 def test_frame_weight_is_the_flat_where_the_pixel_is_good():
