@@ -432,7 +432,7 @@ def _systems(band: Band, zp: float, colour_term: float) -> dict[str, Any]:
         "colour_curvature": band.colour_curvature,
         "equation": natural_equation(band, colour_term),
         "vega_zp": vega.zp if vega else None,
-        "vega_colour_term": vega.colour_term if vega else None,
+        "vega_colour_term": round(vega.colour_term, 6) if vega else None,
         "vega_equation": vega.equation if vega else "",
     }
 
