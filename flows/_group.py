@@ -260,6 +260,8 @@ def _stack_row(selection: Selection, result: object, combine: str) -> StackRow:
         depth_5sigma=stack.depth_5sigma if stack else None,
         status=status,
         reason=reason,
+        extended=stack.extended.file.path if stack and stack.extended and stack.extended.file else None,
+        extended_reason=stack.extended.reason if stack and stack.extended else "",
     )
 
 
@@ -401,6 +403,8 @@ def _figures(target: Target, frames: GroupFrames, alignment: Alignment, stacks: 
             parts.append(f"PS1 offset {check.zp_offset:+.3f} mag, rms {check.zp_rms:.3f} ({check.n_stars} stars)")
         elif stack.validation is not None:
             parts.append(stack.validation.reason)
+        if stack.extended is not None and stack.extended.file is not None:
+            parts.append("also for extended targets")
         figures[stack.filter] = ", ".join(parts)
     return figures
 

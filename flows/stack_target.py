@@ -30,6 +30,7 @@ if __name__ == "__main__":
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from flows._extended import extend_filters
 from flows._group import align, frames_of_group, group_catalogs, report_group, select
 from flows._parameters import GroupName, Refresh, StackTargetSettings, TelescopeName
 from flows._pending import noted
@@ -74,6 +75,7 @@ def stack_target(
         stacked = combine_filters(chosen, run, progress)
         calls = zip(stacked, repeat(catalogs), repeat(frames.colour_terms), repeat(run))
         finished = progress.each("PSF and validation", finish_filter, calls)
+        finished = extend_filters(chosen, stacked, finished, run, progress)
 
         summary = report_group(target, frames, catalogs, alignment, selections, finished, run)
         return finish(noted(summary, run, "stack_target", target.name))

@@ -120,6 +120,8 @@ class StackRow(Record):
     depth_5sigma: float | None
     status: Literal["OK", "FAILED", "TOO_FEW_FRAMES", "PENDING"]
     reason: str
+    extended: str | None = Field(None, description="the file for extended targets; null: not made")
+    extended_reason: str = Field("", description="how that was made, or why not")
 
 
 class PhotometryCheckRow(Record):

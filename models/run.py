@@ -37,6 +37,10 @@ Stage = Literal[
     "finish-stack",
     "picture-of-stack",
     "colour-picture",
+    "sources-of-group",
+    "extend",
+    "finish-extended",
+    "picture-of-extended",
     "mean-psf",
 ]
 """The cached tasks, in the order of a frame's and a stack's way."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import (
@@ -181,6 +181,9 @@ class SelectionSettings(Record):
 class StackSettings(Record):
     """SWarp, and our own weighted mean."""
 
+    # Those of the product beside the default one, whose stages get them one by one.
+    outside_keys: ClassVar[frozenset[str]] = frozenset({"extended", "extended_degree", "extended_min_sky"})
+
     combine: Literal["median", "weighted", "clipped"] = Field(
         "median",
         description="combination of the frames: SWarp's median or clipped mean, or our weighted mean",
@@ -203,6 +206,18 @@ class StackSettings(Record):
         "LANCZOS3", description="resampling kernel"
     )
     back_size_px: int = Field(256, ge=16, description="mesh of the background that is subtracted, px")
+    extended: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="a second stack for extended targets (`*_ext.fits`), its sky a low-order surface a frame; auto: "
+        "where an object is larger than the background mesh",
+        json_schema_extra={"flag": "--extended"},
+    )
+    extended_degree: int = Field(
+        1, ge=0, le=3, description="degree of each frame's sky in the stack for extended targets"
+    )
+    extended_min_sky: float = Field(
+        0.05, gt=0, lt=1, description="least share of the field that must be empty sky for that stack to be made"
+    )
     padding_px: int = Field(40, ge=0, description="margin around all corners, px")
     timeout_s: float = Field(1800.0, gt=0, description="wall-clock limit of one SWarp run, s")
     memory_mb: int = Field(2048, ge=256, description="memory that combining may use, MB")

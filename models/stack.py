@@ -13,7 +13,9 @@ from models.frame import CalibratedFrame, Rejected
 __all__ = [
     "ZERO_POINT",
     "AlignedFrame",
+    "ExtendedStack",
     "Grid",
+    "GroupSources",
     "ScaledFrame",
     "Scaling",
     "Selection",
@@ -43,6 +45,7 @@ class StackPaths(Record):
     image: Path
     weight: Path
     psf: Path
+    extended: Path = Field(description="image for extended targets; the weight is that of `image`")
     plots: Path = Field(description="folder")
     rejected: Path = Field(description="map of the frames left out, on request")
     coverage: Path = Field(description="map of the frames combined, on request")
@@ -61,6 +64,7 @@ def stack_paths(group: str, telescope: str, filter: str, roots: Roots) -> StackP
         image=folder / f"{stem}.fits",
         weight=folder / f"{stem}.weight.fits",
         psf=folder / f"{stem}_psf.fits",
+        extended=folder / f"{stem}_ext.fits",
         plots=folder / "plots",
         rejected=folder / f"{stem}_nrej.fits",
         coverage=folder / f"{stem}_ncov.fits",
@@ -182,6 +186,27 @@ class StackTie(Record):
     n_stars: int
 
 
+class GroupSources(Record):
+    """Where the stacks of a group show anything but sky."""
+
+    group: str
+    map: FileRef = Field(description="uint8 on the group's grid: 1 compact sources, 2 isophotes of larger objects")
+    diameter_px: float = Field(description="of the circle of the largest object's area; 0: there is none")
+    filter: str = Field(description="in which it is that large; empty: there is none")
+    filters: tuple[str, ...] = Field(description="looked at")
+
+
+class ExtendedStack(Record):
+    """A stack for extended targets, made or not."""
+
+    file: FileRef | None
+    reason: str = Field(description="how it was made, or why not")
+    sky: FileRef | None = Field(None, description="uint8 on the grid: 1 where the sky was fitted")
+    sky_fraction: float | None = Field(None, description="share of the field that the sky was fitted on")
+    degree: int | None = Field(None, description="of each frame's sky")
+    sky_limit: float | None = Field(None, description="scatter of the sky over the field, mag/arcsec2")
+
+
 class StackLinearity(Record):
     """Whether faint stars of a stack are on the scale of bright ones."""
 
@@ -214,6 +239,9 @@ class StackNoise(Record):
 class Stack(Record):
     """A coadded image with its weight map."""
 
+    # Made from a finished stack, and said with it: nothing that is made of the stack depends on it.
+    outside_keys: ClassVar[frozenset[str]] = frozenset({"extended"})
+
     group: str
     filter: str
     telescope: str
@@ -231,6 +259,8 @@ class Stack(Record):
     colour: StackColour | None = Field(None, description="natural system of its magnitudes; None: colours play no part")
     scale_source: str = Field("", description="how the flux scale is known, as in the header's PHOTCAL")
     depth_5sigma: float | None = Field(None, description="5 sigma point source in an aperture of 2 FWHM diameter, mag")
+    extended: ExtendedStack | None = Field(None, description="its companion for extended targets")
+
     linearity: StackLinearity | None = Field(None, description="None: too few stars to see it")
     noise: StackNoise | None = Field(None, description="None: no empty sky to measure it in")
     rejected_map: FileRef | None = Field(None, description="frames left out of each pixel; on request")

@@ -16,7 +16,7 @@ from tasks.photometry.colour import gather_colour_terms
 from tasks.photometry.crowded import CrowdedFlag, CrowdedOptions, crowded_photometry
 from tasks.photometry.images import ApertureFlag, StarImage, core_peak, fill_masked, prepare_image, source_mask
 from tasks.photometry.stars import MatchedStars, Neighbours, PS1Stars, match_and_select, on_image, ps1_stars
-from tasks.photometry.systems import VegaSystem, natural_equation, vega_system
+from tasks.photometry.systems import VegaSystem, catalogue_leverage, natural_equation, vega_system
 from tasks.photometry.zero_point import ZeroPointFit, fit_colour, fit_zero_point
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "ZeroPointFit",
     "aperture_fluxes",
     "area_map",
+    "catalogue_leverage",
     "central_area",
     "default_curve",
     "fit_colour",

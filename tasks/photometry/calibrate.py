@@ -27,7 +27,7 @@ from tasks.photometry.apertures import (
 from tasks.photometry.area import relative_area
 from tasks.photometry.images import StarImage, core_peak, prepare_image
 from tasks.photometry.stars import Neighbours, PS1Stars, match_and_select, on_image, ps1_stars
-from tasks.photometry.systems import natural_equation, vega_system
+from tasks.photometry.systems import catalogue_leverage, natural_equation, vega_system
 from tasks.photometry.zero_point import MAX_CLIPPED, ZeroPointFit, fit_colour, fit_zero_point
 from tasks.quality import read_sources
 
@@ -378,13 +378,16 @@ def _zero_point(
     if band.colour_curvature:
         offset = offset + band.colour_curvature * photometry.colour**2
     sigma, rounds = settings.clip_sigma, settings.clip_iterations
-    own = fit_colour(
-        offset, photometry.noise, photometry.mag_err, photometry.colour, clip_sigma=sigma, iterations=rounds
-    )
+    noise, colour = photometry.noise, photometry.colour
+    leverage, own = 1.0, None
+    for _ in range(2):  # what the catalogue's errors do depends on the colour term
+        own = fit_colour(offset, noise, leverage * photometry.mag_err, colour, clip_sigma=sigma, iterations=rounds)
+        term = band.colour_term if band.colour_term is not None else (own.term if own is not None else 0.0)
+        leverage = catalogue_leverage(band, term)
     fit = fit_zero_point(
         offset,
-        photometry.offset_err,
-        photometry.colour,
+        np.hypot(noise, leverage * photometry.mag_err),
+        colour,
         colour_term=band.colour_term,
         clip_sigma=sigma,
         iterations=rounds,
@@ -429,7 +432,7 @@ def _systems(band: Band, zp: float, colour_term: float) -> dict[str, Any]:
         "colour_curvature": band.colour_curvature,
         "equation": natural_equation(band, colour_term),
         "vega_zp": vega.zp if vega else None,
-        "vega_colour_term": vega.colour_term if vega else None,
+        "vega_colour_term": round(vega.colour_term, 6) if vega else None,
         "vega_equation": vega.equation if vega else "",
     }
 

@@ -70,7 +70,7 @@ class CrowdedOptions(Record):
     sky_mesh_fwhm: float = Field(10.0, ge=3, description="mesh of the sky map")
     model_error: float | None = Field(None, ge=0, description="error of the PSF as a part of the light; None: measured")
     hidden_share: float = Field(
-        0.08, ge=0, le=1, description="stars hidden in a star have up to this share of its light"
+        0.03, ge=0, le=1, description="stars hidden in a star have up to this share of its light"
     )
     residual_share: float = Field(
         0.015, ge=0, description="of the light that was fitted: no star is found in less than that"

@@ -191,7 +191,8 @@ def fit_colour(
     used = fit.used
     if fit.capped or not _spread_enough(colour[used]):
         return None
-    own, carried = noise[used] ** 2, star_error[used] ** 2 + fit.intrinsic**2
+    beyond = fit.intrinsic**2 if fit.intrinsic > _FLOOR_MAG else 0.0  # the floor is no measurement
+    own, carried = noise[used] ** 2, star_error[used] ** 2 + beyond
     weight = 1.0 / (own + carried)
     lever = weight * (colour[used] - fit.colour_mean)
     moment = float((lever * (colour[used] - fit.colour_mean)).sum())

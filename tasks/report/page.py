@@ -71,6 +71,7 @@ def write_group_page(
         {
             "stack": stack,
             "picture": _plot(folder, f"{stack.group}_{stack.filter}.png"),
+            "extended": _plot(folder, f"{stack.group}_{stack.filter}_ext.png"),
             "check": _plot(folder, f"{stack.group}_{stack.filter}_phot.png"),
             "stem": f"{stack.group}_{stack.filter}",
         }

@@ -3,8 +3,10 @@
 from tasks.stacking.colour import stack_colour
 from tasks.stacking.combine import SwarpOptions, combine, overlap_px
 from tasks.stacking.depth import depth, empty_aperture_sigma, measure_noise, stack_noise
+from tasks.stacking.extended import extend, finish_extended
 from tasks.stacking.grid import common_grid, grid_header
-from tasks.stacking.pictures import plot_rgb, plot_stack
+from tasks.stacking.objects import find_sources, wanted
+from tasks.stacking.pictures import plot_extended, plot_rgb, plot_stack
 from tasks.stacking.product import finish_stack
 from tasks.stacking.scaling import relative_zero_points
 from tasks.stacking.selection import group_centre, select_frames
@@ -16,16 +18,21 @@ __all__ = [
     "common_grid",
     "depth",
     "empty_aperture_sigma",
+    "extend",
+    "find_sources",
+    "finish_extended",
     "finish_stack",
     "grid_header",
     "group_centre",
     "make_weights",
     "measure_noise",
     "overlap_px",
+    "plot_extended",
     "plot_rgb",
     "plot_stack",
     "relative_zero_points",
     "select_frames",
+    "wanted",
     "stack_noise",
     "stack_colour",
 ]

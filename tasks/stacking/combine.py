@@ -30,7 +30,7 @@ from tasks.stacking.light import LightLoss, light_loss, linearity
 from tasks.stacking.product import map_header, stack_header, weight_header
 from tasks.stacking.weights import LANCZOS_REACH, make_weights
 
-__all__ = ["SwarpOptions", "combine", "overlap_px"]
+__all__ = ["SwarpOptions", "combine", "on_grid", "overlap_px", "run_swarp", "seeing_px", "write_inputs"]
 
 FloatImage = npt.NDArray[np.float32]
 
@@ -51,6 +51,7 @@ class SwarpOptions(Record):
     back_size: int
     memory_mb: int
     stem: str = "coadd"
+    subtract_back: bool = True
 
     def arguments(self) -> list[str]:
         """The argument list, without input images."""
@@ -81,7 +82,7 @@ class SwarpOptions(Record):
             "FSCALE_KEYWORD": "FLXSCALE",
             "FSCALE_DEFAULT": "1.0",
             "GAIN_DEFAULT": "0.0",
-            "SUBTRACT_BACK": "Y",
+            "SUBTRACT_BACK": "Y" if self.subtract_back else "N",
             "BACK_TYPE": "AUTO",
             "BACK_SIZE": str(self.back_size),
             "BACK_FILTERSIZE": "3",
@@ -116,7 +117,8 @@ def overlap_px(frame: ScaledFrame, grid: Grid, roots: Roots) -> int:
     return int(np.prod(np.floor(np.maximum(high - low, 0.0))))
 
 
-def _on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[ScaledFrame], list[Rejected]]:
+def on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[ScaledFrame], list[Rejected]]:
+    """Chosen frames that lie on the grid, and the others with the reason."""
     kept, out = [], []
     for frame in selection.chosen:
         if overlap_px(frame, grid, roots) > 0:
@@ -132,7 +134,7 @@ def _on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[Scale
     return kept, out
 
 
-def _write_inputs(
+def write_inputs(
     frames: Sequence[ScaledFrame], grid: Grid, folder: Path, roots: Roots, telescope: Telescope
 ) -> tuple[list[Resampled], float]:
     """Science images under short names, each with its `.head`; the images carry no WCS that could stand in.
@@ -171,9 +173,8 @@ def _write_inputs(
     return coming, min(limits)
 
 
-def _run_swarp(
-    resampled: Sequence[Resampled], options: SwarpOptions, folder: Path, timeout_s: float, log: Path
-) -> None:
+def run_swarp(resampled: Sequence[Resampled], options: SwarpOptions, folder: Path, timeout_s: float, log: Path) -> None:
+    """Run SWarp on the inputs that `write_inputs` and `make_weights` left in a folder."""
     names = [frame.image.name.replace(".resamp", "") for frame in resampled]
     outputs = [path for frame in resampled for path in (frame.image, frame.weight)]
     if options.combine_type:
@@ -187,7 +188,8 @@ def _fwhm_arcsec(frame: ScaledFrame) -> float | None:
     return solved.fwhm_arcsec or solved.measured.quality.fwhm_arcsec
 
 
-def _seeing_px(frames: Sequence[ScaledFrame], grid: Grid) -> float:
+def seeing_px(frames: Sequence[ScaledFrame], grid: Grid) -> float:
+    """Typical seeing of the frames, px of the grid."""
     known = [width for frame in frames if (width := _fwhm_arcsec(frame))]
     return (float(np.median(known)) if known else _TYPICAL_SEEING_ARCSEC) / grid.pixel_scale
 
@@ -300,7 +302,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
     StageError
         If no frame is on the grid, a frame cannot be read, or SWarp fails or makes another grid.
     """
-    frames, off_grid = _on_grid(selection, grid, roots)
+    frames, off_grid = on_grid(selection, grid, roots)
     if not frames:
         raise StageError(
             "stacking",
@@ -309,9 +311,9 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
             "see the reasons of the rejected frames",
         )
     paths = stack_paths(selection.group, telescope.name, selection.filter, roots)
-    seeing = _seeing_px(frames, grid)
+    seeing = seeing_px(frames, grid)
     with scratch(roots.scratch, "swarp") as folder:
-        resampled, linear_limit = _write_inputs(frames, grid, folder, roots, telescope)
+        resampled, linear_limit = write_inputs(frames, grid, folder, roots, telescope)
         _, notes = make_weights(frames, folder, roots, telescope)
         options = SwarpOptions(
             combine_type=_BY_SWARP.get(settings.combine),
@@ -323,7 +325,7 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
             memory_mb=settings.memory_mb,
         )
         log = roots.logs / f"swarp_{selection.group}_{telescope.name}_{selection.filter}.log"
-        _run_swarp(resampled, options, folder, settings.timeout_s, log)
+        run_swarp(resampled, options, folder, settings.timeout_s, log)
         ours = coadd(resampled, grid, settings.clip_sigma, settings.memory_mb, seeing)
         data, weight, mean = ours.data, ours.weight, ours.plain
         if options.combine_type:

@@ -37,11 +37,14 @@ _BENT_APERTURE_FWHM = 1.25
 _BENT_SIGMA = 4.0
 _BENT_MIN_SNR = 15.0
 _BENT_SETTINGS = PhotometrySettings(min_snr=_BENT_MIN_SNR)
-_BRIGHT_MAG, _FAINT_MAG = 2.0, 3.0
-"""Stars within so much of the brightest linear one, against those fainter by so much and more."""
+_BRIGHT_SNR, _FAINT_SNR = 250.0, 80.0
+"""Stars that stand out of each frame's noise in every pixel of their cores, against those that do in none: of these
+a median is as linear as a mean."""
 _MIN_OF_A_KIND = 5
 """Of the brightest and of the faintest, where so few are that bright or that faint."""
-_LEAST_APART = 2.0
+_OWN_NOISE = 0.7
+"""Of a star's noise (mag times S/N), what a median does not share with the mean."""
+_LEAST_APART = 1.5
 """Magnitudes between the typical bright and the typical faint star."""
 _WIDTH_OF_HALF_LIGHT = 1.54
 """FWHM over half-light radius of a Moffat profile of beta 3, 2 (2^(1/3) - 1)^0.5 / (2^(1/2) - 1)^0.5 = 1.58, less
@@ -103,9 +106,9 @@ def _on_both(
     errors: list[FloatArray] = []
     good: npt.NDArray[np.bool_] = np.ones(len(x), bool)
     for data in (image, mean):
-        values = data[~bad]
-        noise = (1.4826 * float(np.median(np.abs(values - np.median(values))))) ** 2
-        prepared = prepare_image(np.where(bad, 0, data), bad, np.full(data.shape, noise, np.float32))
+        clean = np.ascontiguousarray(np.where(bad, 0, data), dtype=np.float32)
+        noise = sep.Background(clean, mask=bad, bw=min(64, *clean.shape), bh=min(64, *clean.shape)).globalrms
+        prepared = prepare_image(clean, bad, np.full(data.shape, max(noise, 1e-12) ** 2, np.float32))
         found = aperture_fluxes(prepared, x, y, radius, core_px=fwhm_px)
         good &= (found.flag == 0) & (found.flux > min_snr * found.err)
         fluxes.append(np.asarray(found.flux, np.float64))
@@ -176,29 +179,26 @@ def linearity(
     Returns
     -------
     StackLinearity or None
-        None where fewer than 10 stars are fit for it, or bright and faint ones are less than 2 mag apart.
+        None where fewer than 10 stars are fit for it, or bright and faint ones are less than 1.5 mag apart.
     """
     stars = _stars(mean, bad, fwhm_px, linear_limit, _BENT_SIGMA, _BENT_SETTINGS)
     if stars is None or not len(stars):
         return None
     x, y = np.asarray(stars["X"], float) - 1.0, np.asarray(stars["Y"], float) - 1.0
-    fluxes, _, good = _on_both(image, mean, bad, x, y, _BENT_APERTURE_FWHM * fwhm_px, fwhm_px, _BENT_MIN_SNR)
+    fluxes, errors, good = _on_both(image, mean, bad, x, y, _BENT_APERTURE_FWHM * fwhm_px, fwhm_px, _BENT_MIN_SNR)
     if np.count_nonzero(good) < 2 * _MIN_OF_A_KIND:
         return None
     fainter = -2.5 * np.log10(fluxes[0][good] / fluxes[1][good])
-    below = 2.5 * np.log10(fluxes[1][good].max() / fluxes[1][good])
-    order = np.argsort(below, kind="stable")
-    n_bright = max(_MIN_OF_A_KIND, int(np.count_nonzero(below < _BRIGHT_MAG)))
-    n_faint = max(_MIN_OF_A_KIND, int(np.count_nonzero(below > _FAINT_MAG)))
+    snr = 1.0 / errors[1][good]
+    order = np.argsort(-snr, kind="stable")
+    n_bright = max(_MIN_OF_A_KIND, int(np.count_nonzero(snr > _BRIGHT_SNR)))
+    n_faint = max(_MIN_OF_A_KIND, int(np.count_nonzero(snr < _FAINT_SNR)))
     of_kind = [order[:n_bright], order[-n_faint:]]
-    if np.median(below[of_kind[1]]) - np.median(below[of_kind[0]]) < _LEAST_APART:
+    if 2.5 * np.log10(np.median(snr[of_kind[0]]) / np.median(snr[of_kind[1]])) < _LEAST_APART:
         return None
-    kinds = [fainter[chosen] for chosen in of_kind]
-    bright, faint = (float(np.median(values)) for values in kinds)
-    errors = [
-        1.2533 * 1.4826 * float(np.median(np.abs(values - middle))) / np.sqrt(len(values))
-        for values, middle in zip(kinds, (bright, faint), strict=True)
-    ]
+    (bright, bright_error), (faint, faint_error) = (
+        huber_location(fainter[chosen], np.hypot(_OWN_NOISE / snr[chosen], 0.003)) for chosen in of_kind
+    )
     return StackLinearity(
-        magnitude=faint - bright, error=float(np.hypot(*errors)), n_bright=len(kinds[0]), n_faint=len(kinds[1])
+        magnitude=faint - bright, error=float(np.hypot(bright_error, faint_error)), n_bright=n_bright, n_faint=n_faint
     )

@@ -11,12 +11,13 @@ from astropy.io import fits
 from astropy.visualization import make_lupton_rgb
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy import ndimage
 
 from models.base import FileRef, Roots
-from models.stack import Stack, stack_paths
+from models.stack import ExtendedStack, Stack, stack_paths
 from tasks.core.files import ref, writing
 
-__all__ = ["plot_rgb", "plot_stack", "rgb_bands"]
+__all__ = ["plot_extended", "plot_rgb", "plot_stack", "rgb_bands"]
 
 FloatImage = npt.NDArray[np.float32]
 
@@ -26,6 +27,7 @@ _WAVELENGTH_NM = {
 _NARROW = {"OIII", "Ha", "SII"}
 _MAX_SIDE = 1600
 _SKY_GREY = 0.22
+_FAINT_SMOOTH_PX = 2.0
 
 
 def _load(stack: Stack, roots: Roots) -> tuple[FloatImage, npt.NDArray[np.bool_], float]:
@@ -121,6 +123,37 @@ def plot_stack(stack: Stack, roots: Roots) -> FileRef:
     axes = _decorate(figure, data.shape, scale, title)
     axes.imshow(_stretch(data, covered), origin="lower", cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
     return _save(figure, stack, f"{stack.group}_{stack.filter}.png", roots)
+
+
+def plot_extended(extended: ExtendedStack, stack: Stack, roots: Roots) -> FileRef | None:
+    """Picture of a stack for extended targets as ``plots/{group}_{filter}_ext.png``.
+
+    Smoothed and stretched for faint light; an outline shows where its sky was measured.
+
+    Returns
+    -------
+    FileRef or None
+        None where there is no such stack.
+    """
+    if extended.file is None:
+        return None
+    data, covered, scale = _load(stack.model_copy(update={"image": extended.file}), roots)
+    smooth = ndimage.gaussian_filter(data, _FAINT_SMOOTH_PX)
+    figure = _figure(data.shape)
+    title = f"{stack.group}  {stack.filter}    for extended targets"
+    if extended.sky_fraction is not None:
+        title += f"    outlined: its sky, {100 * extended.sky_fraction:.0f} % of the field"
+    axes = _decorate(figure, data.shape, scale, title)
+    sigma = _sky(smooth, covered)[1]
+    shown = np.where(covered, np.clip(_SKY_GREY + np.arcsinh(smooth / (2.0 * sigma)) / 8.0, 0.02, 1.0), 0.0)
+    axes.imshow(shown, origin="lower", cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
+    if extended.sky is not None:
+        sky = np.asarray(fits.getdata(roots.of(extended.sky)), np.float32)
+        factor = int(np.ceil(max(sky.shape) / _MAX_SIDE))
+        axes.contour(
+            sky[::factor, ::factor][: data.shape[0], : data.shape[1]], [0.5], colors="tab:cyan", linewidths=0.6
+        )
+    return _save(figure, stack, f"{stack.group}_{stack.filter}_ext.png", roots)
 
 
 def rgb_bands(filters: Sequence[str]) -> tuple[str, str, str] | None:

@@ -138,6 +138,7 @@ def relative_zero_points(
     labels = link_frames(seen.frame, seen.star, len(frames), settings.min_stars)
     zp, source, notes = np.full(len(frames), np.nan), [""] * len(frames), list[str]()
     relative: list[tuple[IntArray, RelativeSolution]] = []
+    contradicted: dict[int, str] = {}
     name = next(iter(names)) or ""
     anchors = _continuum_stars(name, ps1, roots, telescope, settings)
     term, colour = _band_term(name, telescope), None
@@ -148,8 +149,12 @@ def relative_zero_points(
             continue
         own = seen.of(members)
         solution = solve_relative(own.frame, own.star, own.m, own.sigma)
-        tied = _tie(members, frames, solution, term)
-        if tied is not None:
+        offsets, errors = _ps1_offsets(members, frames, solution, term)
+        if len(offsets) and not _agree(offsets, errors):
+            for member in members:
+                contradicted[int(member)] = _contradiction(offsets)
+        elif len(offsets):
+            tied = huber_location(offsets, errors)[0]
             zp[members] = solution.zp + tied
             notes += _odd_ones(members, frames, zp, term)
             for member in members:
@@ -168,9 +173,9 @@ def relative_zero_points(
             relative.append((members, solution))
     for index, frame in enumerate(frames):
         own_zp = frame.frame.zero_point.zp if frame.frame.zero_point.status == "OK" else None
-        if np.isnan(zp[index]) and own_zp is not None:
+        if np.isnan(zp[index]) and own_zp is not None and index not in contradicted:
             zp[index], source[index] = _at_term(frame.frame.zero_point, term), "PS1, this frame alone"
-    scaling = _assemble(frames, zp, source, relative, rejected, notes, len(np.unique(seen.star)))
+    scaling = _assemble(frames, zp, source, relative, contradicted, rejected, notes, len(np.unique(seen.star)))
     return scaling.model_copy(update={"colour": colour})
 
 
@@ -179,6 +184,7 @@ def _assemble(
     zp: FloatArray,
     source: list[str],
     relative: list[tuple[IntArray, RelativeSolution]],
+    contradicted: dict[int, str],
     rejected: list[Rejected],
     notes: list[str],
     n_stars: int,
@@ -205,6 +211,9 @@ def _assemble(
     calibrated = any(item.zero_point is not None for item in scaled.values())
     for number, frame in enumerate(frames):
         if number in scaled:
+            continue
+        if number in contradicted:
+            rejected.append(Rejected(file=frame_label(frame), reason=contradicted[number]))
             continue
         status = frame.frame.zero_point
         what = f"no PS1 zero point ({status.status}{': ' + status.reason if status.reason else ''})"
@@ -309,17 +318,31 @@ def _at_term(point: ZeroPoint, term: float | None) -> float:
     return point.zp + (term - point.colour_term) * point.colour_mean
 
 
-def _tie(
+def _ps1_offsets(
     members: IntArray, frames: Sequence[AlignedFrame], solution: RelativeSolution, term: float | None
-) -> float | None:
-    """Constant that takes the relative zero points of a set to PS1's; None where no member has one."""
+) -> tuple[FloatArray, FloatArray]:
+    """Constants, and their errors, that take the relative zero points of a set to the PS1 zero point of each member."""
     offsets, errors = [], []
     for position, index in enumerate(members):
         zero_point = frames[index].frame.zero_point
         if zero_point.status == "OK" and zero_point.zp is not None:
             offsets.append(_at_term(zero_point, term) - solution.zp[position])
             errors.append(np.hypot(zero_point.zp_err or _ZP_FLOOR, _ZP_FLOOR))
-    return huber_location(np.array(offsets), np.array(errors))[0] if offsets else None
+    return np.array(offsets), np.array(errors)
+
+
+def _agree(offsets: FloatArray, errors: FloatArray) -> bool:
+    """Whether more than half of the zero points say the same: else nothing tells which of them are right."""
+    middle = float(np.median(offsets)) if len(offsets) % 2 else huber_location(offsets, errors)[0]
+    near = np.abs(offsets - middle) <= np.maximum(2 * _SUSPICIOUS_MAG, 5.0 * errors)
+    return 2 * int(np.count_nonzero(near)) > len(offsets)
+
+
+def _contradiction(offsets: FloatArray) -> str:
+    return (
+        f"the PS1 zero points of the {len(offsets)} frames that common stars tie together contradict each other by up "
+        f"to {np.ptp(offsets):.2f} mag, and no majority tells which are right: scale unknown"
+    )
 
 
 def _odd_ones(members: IntArray, frames: Sequence[AlignedFrame], zp: FloatArray, term: float | None) -> list[str]:

@@ -10,7 +10,16 @@ from models.base import FileRef, Roots
 from models.catalog import StoredCone
 from models.frame import FrameFailure, Rejected
 from models.settings import PhotometrySettings, SelectionSettings, StackSettings
-from models.stack import AlignedFrame, Grid, Selection, Stack, StackPsf, StackValidation
+from models.stack import (
+    AlignedFrame,
+    ExtendedStack,
+    Grid,
+    GroupSources,
+    Selection,
+    Stack,
+    StackPsf,
+    StackValidation,
+)
 from models.target import Target
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
@@ -19,7 +28,11 @@ from tasks.stacking import (
     combine,
     common_grid,
     depth,
+    extend,
+    find_sources,
+    finish_extended,
     finish_stack,
+    plot_extended,
     plot_rgb,
     plot_stack,
     relative_zero_points,
@@ -30,7 +43,11 @@ from tasks.stacking import (
 __all__ = [
     "colour_picture",
     "combined_stack",
+    "extended_picture",
+    "extended_stack",
+    "finished_extended",
     "finished_stack",
+    "group_sources",
     "selected_frames",
     "shared_grid",
     "stack_picture",
@@ -162,3 +179,66 @@ def stack_picture(stack: Stack, roots: Roots) -> FileRef:
 def colour_picture(stacks: Sequence[Stack], roots: Roots, group: str) -> FileRef | None:
     """Three bands in colour; None where there are fewer."""
     return made(plot_rgb, stacks, roots)
+
+
+@task(
+    name="sources of group",
+    task_run_name="sources of {group}",
+    cache_policy=ByContent(code=[find_sources], ignore=["group"]),
+    persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
+)
+def group_sources(stacks: Sequence[Stack], roots: Roots, group: str) -> GroupSources | FrameFailure:
+    """Where a group's stacks show anything but sky, and its largest object."""
+    return settled(group, find_sources, stacks, roots)
+
+
+@task(
+    name="extend",
+    task_run_name="SWarp {selection.group} {selection.filter} for extended targets",
+    cache_policy=ByContent(code=[extend], tools=["SWarp"]),
+    persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
+)
+def extended_stack(
+    selection: Selection,
+    grid: Grid,
+    stack: Stack,
+    sources: GroupSources,
+    roots: Roots,
+    telescope: Telescope,
+    settings: StackSettings,
+    degree: int,
+    min_sky: float,
+) -> ExtendedStack | FrameFailure:
+    """The image of one filter with a sky that leaves large objects alone."""
+    file = f"{selection.group}_{selection.filter}_ext"
+    return settled(file, extend, selection, grid, stack, sources, roots, telescope, settings, degree, min_sky)
+
+
+@task(
+    name="finish extended",
+    task_run_name="finish {stack.group} {stack.filter} for extended targets",
+    cache_policy=ByContent(code=[finish_extended]),
+    persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
+)
+def finished_extended(extended: ExtendedStack, stack: Stack, roots: Roots) -> ExtendedStack | FrameFailure:
+    """That image as people get it, tied to PS1 as the default product is."""
+    return settled(f"{stack.group}_{stack.filter}_ext", finish_extended, extended, stack, roots)
+
+
+@task(
+    name="picture of extended",
+    task_run_name="picture {stack.group} {stack.filter} for extended targets",
+    cache_policy=ByContent(code=[plot_extended]),
+    persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
+)
+def extended_picture(extended: ExtendedStack, stack: Stack, roots: Roots) -> FileRef | FrameFailure | None:
+    """It as a person looks at it, with the outline of its sky."""
+    return settled(f"{stack.group}_{stack.filter}_ext.png", plot_extended, extended, stack, roots)

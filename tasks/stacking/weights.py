@@ -6,7 +6,8 @@ left out on purpose: weights that know the counts bias a weighted mean low.
 
 A saturated pixel gets weight 0 only where another frame sees the place unsaturated: weight 0 in every frame would
 leave a hole in the stack that looks like a place without data. So short exposures fill in the cores and bleeds of
-long ones, and a star saturated in all of them keeps its (flat-topped) core.
+long ones, and a star saturated in all of them keeps its (flat-topped) core. A bleed beyond the core is not the star's:
+where no frame shows what is under it, there is no data.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ LANCZOS_REACH = 3
 """SWarp drops every output pixel whose LANCZOS3 kernel meets a pixel of weight 0."""
 
 _EIGHT = np.ones((3, 3), bool)
+_CORE_SHARE = 0.35
 _STEP = 10.0
 _CORNER = np.array([[0.0, 0.0], [_STEP, 0.0], [0.0, _STEP]])
 
@@ -79,6 +81,25 @@ def _blobs(mask: MaskImage) -> tuple[npt.NDArray[np.int32], int]:
     return labels, int(count)
 
 
+def _streaks(labels: npt.NDArray[np.int32]) -> BoolImage:
+    """Pixels of saturated blobs that charge spilled into along the columns, far from the round core.
+
+    The core is what is left of a blob that is longer than wide after an opening with a disk of 0.7 times its width.
+    """
+    streak = np.zeros(labels.shape, bool)
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        blob = labels[box] == number
+        width = int(blob.sum(axis=1).max())
+        if blob.shape[0] <= 2 * width + 2:
+            continue
+        radius = round(_CORE_SHARE * width)
+        y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+        core = ndimage.binary_opening(np.pad(blob, radius), x**2 + y**2 <= radius**2)
+        core = ndimage.binary_dilation(core, _EIGHT)[radius : radius + blob.shape[0], radius : radius + blob.shape[1]]
+        streak[box] |= blob & ~core
+    return streak
+
+
 def _overlap(one: AlignedFrame, other: AlignedFrame) -> bool:
     """Whether two frames can see the same place; far from a frame its distortion polynomial means nothing."""
     reach = sum(
@@ -91,9 +112,8 @@ def _overlap(one: AlignedFrame, other: AlignedFrame) -> bool:
 def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roots: Roots) -> list[BoolImage]:
     """Saturated cores that must keep their weight, for each frame.
 
-    A pixel loses its weight only if it and its surroundings as far as the kernel reaches are seen clean by other
-    frames, each place by at least one; so no choice can open a hole, and of a long bleed only that part stays which
-    no frame shows.
+    A pixel of a core loses its weight only if it and its surroundings as far as the kernel reaches are seen clean by
+    other frames, each place by at least one; so no choice can open a hole. A bleed always does.
 
     Parameters
     ----------
@@ -137,7 +157,7 @@ def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roo
             seen[unseen[found]] = True
         unseen_here = np.zeros(mask.shape, bool)
         unseen_here[rows[~seen], columns[~seen]] = True
-        spared.append((labels > 0) & ndimage.maximum_filter(unseen_here, size=reach))
+        spared.append((labels > 0) & ndimage.maximum_filter(unseen_here, size=reach) & ~_streaks(labels))
     return spared
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from models.base import Record
 
@@ -28,6 +29,7 @@ class Figure(Record):
     better: Literal["below", "above", "between"] = "below"
     least: float | None = None
     detail: str = ""
+    pulls: tuple[float, ...] = Field((), exclude=True, description="of which `value` is the width about 0")
 
     @property
     def reached(self) -> bool | None:
@@ -67,7 +69,8 @@ def over_seeds(campaigns: Sequence[Sequence[Figure]]) -> tuple[Figure, ...]:
     """One figure of each name: of several campaigns the worst, with the others' range in the detail.
 
     Worst is the largest where less is better, the smallest where more is, and of a range what is furthest from its
-    middle.
+    middle. The width of pulls is taken of those of all campaigns together: a campaign's frames share a few colour
+    terms and flats, so that one alone tells the width of a handful of draws.
     """
     by_name: dict[str, list[Figure]] = {}
     for figures in campaigns:
@@ -76,7 +79,10 @@ def over_seeds(campaigns: Sequence[Sequence[Figure]]) -> tuple[Figure, ...]:
     worst = []
     for figures in by_name.values():
         first = figures[0]
-        if first.better == "between" and first.goal is not None and first.least is not None:
+        if first.pulls:
+            every = [pull for figure in figures for pull in figure.pulls]
+            chosen = first.model_copy(update={"value": robust(every, 0.0)})
+        elif first.better == "between" and first.goal is not None and first.least is not None:
             middle = (first.goal + first.least) / 2
             chosen = max(figures, key=lambda figure: abs(figure.value - middle))
         elif first.better == "above":

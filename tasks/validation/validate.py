@@ -17,7 +17,14 @@ from models.stack import ZERO_POINT, Stack, StackTie, StackValidation
 from models.telescope import Band, Telescope
 from tasks.catalogs import reference_note, reference_table
 from tasks.core.errors import StageError
-from tasks.photometry import StarPhotometry, ZeroPointFit, fit_zero_point, measure_stars, ps1_stars
+from tasks.photometry import (
+    StarPhotometry,
+    ZeroPointFit,
+    catalogue_leverage,
+    fit_zero_point,
+    measure_stars,
+    ps1_stars,
+)
 from tasks.validation.release import release_check
 
 __all__ = ["Residuals", "judge", "residuals", "tie_stack", "validate_stack"]
@@ -154,11 +161,12 @@ def _compare(
     name = " - ".join(band.colour) if band.colour else ""
     fit: ZeroPointFit | None = None
     offset = stars.offset
+    error = np.hypot(stars.noise, stars.mag_err * catalogue_leverage(band, band.colour_term or 0.0))
     if band.colour_curvature:
         offset = offset + band.colour_curvature * stars.colour**2
     if stars.flux.size >= settings.min_stars:
         fit = fit_zero_point(
-            offset, stars.offset_err, stars.colour, colour_term=band.colour_term,
+            offset, error, stars.colour, colour_term=band.colour_term,
             clip_sigma=settings.clip_sigma, iterations=settings.clip_iterations,
         )  # fmt: skip
     term = fit.colour_term if fit else (band.colour_term or 0.0)
@@ -167,7 +175,7 @@ def _compare(
         mag=stars.mag,
         colour=stars.colour,
         difference=ZERO_POINT - offset - term * shade - shift,
-        error=stars.offset_err,
+        error=error,
         used=fit.used if fit else np.zeros(stars.flux.size, bool),
         offset=ZERO_POINT - fit.zp - shift if fit else None,
         offset_err=fit.err if fit else None,

@@ -55,6 +55,10 @@ _STAGE_OF_FUNCTION = {
     "_measure_and_finish": "finish-stack",
     "plot_stack": "picture-of-stack",
     "plot_rgb": "colour-picture",
+    "find_sources": "sources-of-group",
+    "extend": "extend",
+    "finish_extended": "finish-extended",
+    "plot_extended": "picture-of-extended",
     "mean_psf": "mean-psf",
 }
 
@@ -75,6 +79,10 @@ _PRODUCTS: dict[str, Callable[[Any], list[FileRef]]] = {
     "finish-stack": lambda made: [made.image, made.weight],
     "picture-of-stack": lambda made: [made],
     "colour-picture": lambda made: [made] if made is not None else [],
+    "sources-of-group": lambda made: [made.map],
+    "extend": lambda made: [made.file, made.sky],
+    "finish-extended": lambda made: [made.file],
+    "picture-of-extended": lambda made: [made] if made is not None else [],
     "mean-psf": lambda made: [made],
 }
 """What each stage writes, by its result; stages that are not here write no file."""

@@ -91,4 +91,7 @@ def test_another_swarp(site, api, tmp_path):
         "finish-stack",
         "picture-of-stack",
     )
-    assert Ran(read_made(site.roots, start)).counts == dict.fromkeys(stages, 2) | {"colour-picture": 1}
+    assert Ran(read_made(site.roots, start)).counts == dict.fromkeys(stages, 2) | {
+        "colour-picture": 1,
+        "sources-of-group": 1,
+    }

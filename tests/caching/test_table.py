@@ -113,6 +113,7 @@ DAMAGES = {
     "validation plot deleted": ("stacks/M67/T120/plots/M67_g_phot.png", delete, {"validation-plot": 1}),
     "validation plot, a byte": ("stacks/M67/T120/plots/M67_g_phot.png", flip(0.5), {"validation-plot": 1}),
     "picture, a byte": ("stacks/M67/T120/plots/M67_g.png", flip(0.5), {"picture-of-stack": 1}),
+    "map of a group's sources deleted": (".cache/stacks/M67/T120/M67_sources.fits", delete, {"sources-of-group": 1}),
     "mean PSF deleted": ("stacks/T120_mean_psf.fits", delete, {"mean-psf": 1}),
     "record emptied": ("record of measure", empty, {"measure": 1}),
     "record cut": ("record of solve", cut, {"solve": 1}),
@@ -227,6 +228,7 @@ def test_validation_radius_changed_so_that_verdicts_change(site):
     (site.roots.data / "pipeline.toml").write_text("[validation]\nmatch_arcsec = 0.1\n")
     ran = site.run()
     follows = {"finish-stack": 4, "picture-of-stack": 4, "colour-picture": 2}
+    follows |= {"finish-extended": 2, "picture-of-extended": 2}  # of M51, which has one
     assert ran.counts == VALIDATION | follows
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from models.frame import CalibratedFrame, ColourFit, ColourTerm, ZeroPoint
 from models.telescope import load_telescope
-from tasks.photometry import fit_colour, gather_colour_terms, natural_equation, vega_system
+from tasks.photometry import catalogue_leverage, fit_colour, gather_colour_terms, natural_equation, vega_system
 
 
 class _Frame:
@@ -137,3 +137,16 @@ def test_vega_magnitudes_are_those_of_tonry_et_al():
     assert vega_system(telescope.band("g"), 22.0, 0.05, "flux") is None
     assert natural_equation(telescope.band("B"), 0.611) == "m = g + 0.611 (g-r) + 0.034 (g-r)^2, PS1"
     assert natural_equation(telescope.band("i"), -0.02) == "m = i - 0.02 (g-i), PS1"
+
+
+def test_an_error_of_the_catalogue_counts_as_often_as_its_magnitude_does():
+    rng = np.random.default_rng(7)
+    telescope = load_telescope("T120")
+    g, r, i = rng.normal(0, 0.01, (3, 200_000))
+    for name, term, predicted in (
+        ("B", 0.6, g + 0.6 * (g - r)),
+        ("V", -0.57, g - 0.57 * (g - r)),
+        ("r", -0.03, r - 0.03 * (g - r)),
+        ("i", 0.02, i + 0.02 * (g - i)),
+    ):
+        assert 0.01 * catalogue_leverage(telescope.band(name), term) == pytest.approx(predicted.std(), rel=0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,8 +100,17 @@ def moffat(shape: tuple[int, int], x: float, y: float, fwhm: float, beta: float 
     return (beta - 1) / np.pi / a**2 * (1 + ((xx - x) ** 2 + (yy - y) ** 2) / a**2) ** -beta
 
 
-def take(shot: Shot, sky: Table, roots: Roots, shape: tuple[int, int] = SHAPE) -> AlignedFrame:
-    """Write a reduced frame, its sources and its `.head`; describe it as the pipeline would."""
+def take(
+    shot: Shot,
+    sky: Table,
+    roots: Roots,
+    shape: tuple[int, int] = SHAPE,
+    light: Callable[[WCS, tuple[int, int]], np.ndarray] | None = None,
+) -> AlignedFrame:
+    """Write a reduced frame, its sources and its `.head`; describe it as the pipeline would.
+
+    `light`: what else is seen, ADU a pixel, given the frame's WCS and shape.
+    """
     header = tpv(shot, shape)
     wcs = WCS(header)
     apart = np.hypot(
@@ -125,6 +135,8 @@ def take(shot: Shot, sky: Table, roots: Roots, shape: tuple[int, int] = SHAPE) -
             min(iy + half + 1, shape[0]),
         )
         electrons[y0:y1, x0:x1] += GAIN * adu * moffat((y1 - y0, x1 - x0), px - x0, py - y0, shot.fwhm_px)
+    if light is not None:
+        electrons += GAIN * light(wcs, shape)
     flat = np.ones(shape) if shot.flat is None else shot.flat
     if shot.flat is not None:
         # A real flat holds the pixel area, and so does the sky: stars are what it does not apply to.

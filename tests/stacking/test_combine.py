@@ -12,13 +12,22 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from models.base import FileRef
-from models.frame import MaskBit
+from models.frame import ColourTerm, MaskBit
 from models.settings import StackSettings
 from models.stack import Grid, ScaledFrame, Selection, StackNoise, StackPsf, StackTie, StackValidation, stack_paths
 from models.telescope import load_telescope
 from tasks.core.errors import StageError
 from tasks.photometry import aperture_photometry, area_map
-from tasks.stacking import combine, common_grid, depth, empty_aperture_sigma, finish_stack, measure_noise, overlap_px
+from tasks.stacking import (
+    combine,
+    common_grid,
+    depth,
+    empty_aperture_sigma,
+    finish_stack,
+    measure_noise,
+    overlap_px,
+    stack_colour,
+)
 from tasks.stacking.heads import head_wcs, swarp_head
 from tasks.stacking.weights import frame_weight, spared_cores
 from tests.stacking.sky import Shot, make_roots, moffat, stars, take
@@ -364,17 +373,21 @@ def test_saturated_core_keeps_its_weight_only_where_nobody_sees_it(roots, sky):
     assert (elsewhere[0] == (masks["s0"] != 0)).all(), "a frame of another place shows nothing"
 
 
-def test_of_a_bleed_only_that_part_stays_which_no_frame_shows(roots, sky):
+def test_a_bleed_is_never_spared_and_of_a_core_what_no_frame_shows(roots, sky):
     """The long frame bleeds 60 px, the short one is saturated in the core alone: its clean rows take over."""
     long, short = (take(Shot(name, noise=False), sky[:1], roots) for name in ("b0", "b1"))
     masks = [np.zeros((256, 256), np.uint8) for _ in range(2)]
-    masks[0][100:160, 128:130] = np.uint8(MaskBit.BLEED)
+    masks[0][100:160, 128:130] = np.uint8(MaskBit.SATURATED)
+    masks[0][160:163, 128:130] = np.uint8(MaskBit.BLEED)
     masks[0][97:104, 125:132] = np.uint8(MaskBit.SATURATED)
     masks[1][99:102, 127:131] = np.uint8(MaskBit.SATURATED)
     spared = spared_cores(masks, [long, short], roots)
     assert spared[0][99:102, 127:131].all(), "nobody sees the core"
-    assert not spared[0][112:].any(), "two kernels' reach beyond the short frame's core"
+    assert not spared[0][106:].any()
     assert (spared[1] == (masks[1] != 0)).all(), "the short frame is all there is of the core"
+    alone = spared_cores(masks[:1], [long], roots)[0]
+    assert alone[97:104, 125:132].all()
+    assert not alone[106:].any(), "under a bleed that no frame lacks there is no data"
 
 
 def test_frame_weight_is_the_flat_where_the_pixel_is_good():
@@ -429,6 +442,19 @@ def test_finished_stack_is_published_with_what_was_measured(roots, made):
         pull = image[0].data * np.sqrt(weight[0].data)
     before = fits.getdata(roots.of(stack.image)) * np.sqrt(fits.getdata(roots.of(stack.weight)))
     np.testing.assert_allclose(pull, before, rtol=1e-5)
+    entered = {header[f"INP{n:04d}"]: header[f"ZPT{n:04d}"] for n in range(1, header["NCOMBINE"] + 1)}
+    assert entered == {f"20250317/f{n}.fits": zp for n, zp in enumerate([23.0, 22.8, 22.9, 22.6, 23.1])}
+    assert "PHOTCT" not in header
+    term = ColourTerm(filter="B", term=0.611, error=0.004, n_frames=9, date="2025-03-17")
+    colour = stack_colour(T120.with_colour_terms([term]), "B", term.date)
+    coloured = finish_stack(stack.model_copy(update={"colour": colour}), psf, check, roots, depth_5sigma=21.5)
+    header = fits.getheader(roots.of(coloured.image))
+    assert (header["PHOTCT"], header["PHOTCTE"], header["PHOTC2"], header["PHOTCTD"]) == (
+        0.611, 0.004, 0.034, "2025-03-17",
+    )  # fmt: skip
+    assert header["PHOTEQ"] == "m = g + 0.611 (g-r) + 0.034 (g-r)^2, PS1"
+    assert (header["VEGAZP"], header["VEGACT"]) == (30.212, pytest.approx(-0.055))
+    assert header["VEGAEQ"] == "B = -2.5 log10(flux) + VEGAZP + VEGACT (g-r) of PS1"
     long = check.model_copy(
         update={"validated": False, "reason": "offset +0.312 mag, at most 0.1 is allowed; σ " + 9 * "long "}
     )

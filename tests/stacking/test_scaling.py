@@ -7,11 +7,13 @@ import pytest
 from astropy.table import Table
 
 from models.catalog import Cone
-from models.settings import PhotometrySettings
+from models.frame import ColourTerm
+from models.settings import PhotometrySettings, SelectionSettings
+from models.target import Target
 from models.telescope import load_telescope
 from tasks.catalogs import store_cone
 from tasks.core.errors import StageError
-from tasks.stacking import relative_zero_points
+from tasks.stacking import relative_zero_points, select_frames
 from tasks.stacking.relative import huber_location, link_frames, solve_relative
 from tests.stacking.sky import Shot, make_roots, stars, take
 
@@ -79,6 +81,56 @@ def test_a_bad_ps1_zero_point_is_replaced_and_named(night):
     (note,) = scaling.notes
     assert "20250317/M81-5B.fits" in note
     assert "+1.6" in note
+
+
+def test_of_two_contradicting_zero_points_none_is_believed(night):
+    """M81 B of two frames: their common stars say that one of the zero points is wrong, but not which."""
+    roots, _, _, frames = night
+    scaling = relative_zero_points([frames[0], frames[5]], None, roots, T120, SETTINGS)
+    assert scaling.scaled == ()
+    assert {item.file for item in scaling.rejected} == {"20250317/M81-0B.fits", "20250317/M81-5B.fits"}
+    assert all("contradict each other by up to 1.6" in item.reason for item in scaling.rejected)
+    assert len(relative_zero_points([frames[0], frames[1]], None, roots, T120, SETTINGS).scaled) == 2
+
+
+def test_a_bad_zero_point_that_no_common_star_corrects_is_cut_and_named(night):
+    """Not tied to the others, it enters at its own zero point; the cut on those leaves it out of the stack."""
+    roots, sky, _, frames = night
+    lonely = take(Shot("lonely", zp=22.9, ps1=1.65, centre=(132.85, 11.83)), sky[:0], roots)
+    scaling = relative_zero_points([*frames[:4], lonely], None, roots, T120, SETTINGS)
+    target = Target(name="M81", ra=132.85, dec=11.81)
+    selection = select_frames(target, "B", scaling, (), roots, T120, SelectionSettings())
+    assert "lonely" not in {item.aligned.frame.raw.name for item in selection.chosen}
+    assert len(selection.chosen) == 4
+    (out,) = selection.rejected
+    assert out.file == "20250317/lonely.fits"
+    assert "+1.55 mag from its filter" in out.reason
+
+
+def test_what_was_corrected_is_said_in_the_stacks_notes(night):
+    roots, _, _, frames = night
+    scaling = relative_zero_points(frames, None, roots, T120, SETTINGS)
+    target = Target(name="M81", ra=132.85, dec=11.81)
+    selection = select_frames(target, "B", scaling, (), roots, T120, SelectionSettings())
+    assert "M81-5B" in {item.aligned.frame.raw.name for item in selection.chosen}
+    assert any("20250317/M81-5B.fits: its PS1 zero point" in note for note in selection.notes)
+
+
+def test_years_with_their_own_colour_terms_come_to_one(night):
+    """Zero points at colour zero of two years, extrapolated with terms that differ by 0.02, are 14 mmag apart."""
+    roots, _, shots, frames = night
+    own, mean = (-0.03, -0.05), 0.7
+    calibrated = []
+    for number, frame in enumerate(frames[:4]):
+        term = own[number % 2]
+        zp = shots[number].zp + (term + 0.04) * mean
+        point = frame.frame.zero_point.model_copy(update={"zp": zp, "colour_term": term, "colour_mean": mean})
+        calibrated.append(frame.model_copy(update={"frame": frame.frame.model_copy(update={"zero_point": point})}))
+    joint = T120.with_colour_terms([ColourTerm(filter="r", term=-0.04, error=0.002, n_frames=9)])
+    got = zero_points(relative_zero_points(calibrated[::2], None, roots, joint, SETTINGS))
+    bare = zero_points(relative_zero_points(calibrated[::2], None, roots, T120, SETTINGS))
+    shift = [bare[name] - got[name] for name in got]
+    assert shift == pytest.approx([0.007] * 2, abs=1e-6)
 
 
 def test_relative_zero_points_are_good_to_two_millimagnitudes(night):
@@ -183,6 +235,10 @@ def test_narrow_band_is_tied_to_the_continuum_where_ps1_is_known(night):
     scaling = relative_zero_points(frames, cone, roots, T120, SETTINGS)
     got = [item.zero_point for item in scaling.scaled]
     assert got == pytest.approx([20.9, 20.6, 20.8], abs=0.015)
+    assert scaling.colour is not None
+    assert scaling.colour.equation.startswith("m = r ")
+    assert (scaling.colour.error, scaling.colour.date) == (0.1, "2025-03-17")  # all its stars are of one colour
+    assert "+- 0.0" in scaling.notes[0]
     assert {item.scale_source for item in scaling.scaled} == {"common stars, tied to PS1 r of continuum stars"}
 
 
