@@ -65,6 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--caching", metavar="DIR", help="where tests/caching keeps its campaign between sessions")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares an expensive fixture stays in one process when tests run in several (`pytest -n 2`)."""
     for item in items:
