@@ -152,7 +152,7 @@ def magnitude_figures(scene: Scene) -> list[Figure]:
         )  # fmt: skip
         figures.append(
             Figure(name=f"stacks ({how}) bent by more than 10 mmag whose header does not say so", value=len(unsaid),
-                   unit="", goal=0.0, detail=", ".join(unsaid))
+                   unit="", goal=0.0, bound=2.0, detail=", ".join(unsaid))
         )  # fmt: skip
     return figures
 
