@@ -96,6 +96,7 @@ def test_every_example_is_tested():
     assert {heading: len(found) for heading, found in PYTHON.items()} == {
         "Reading a stack": 1,
         "From pixel values to magnitudes": 1,
+        "The light of a large galaxy": 1,
         "Masking pixels without data": 1,
         "Aperture photometry with `sep`": 1,
         "A colour picture": 1,
@@ -122,6 +123,12 @@ def test_magnitudes(example):
         brightest = np.nanmin(names["sb"])
     assert 8 < brightest < 18
     assert np.isnan(names["sb"]).mean() < 0.75
+
+
+def test_the_light_of_a_large_galaxy(example):
+    names = example("The light of a large galaxy")
+    # What the simulator puts there: the spiral (8.1 mag in r), its companion (22 % of that), few stars before them.
+    assert abs(names["mag"] - 8.02) < 0.05
 
 
 def test_mask(example):
