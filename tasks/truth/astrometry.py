@@ -70,7 +70,9 @@ def _over_chip(record: FrameRecord, true: TrueFrame, scene: Scene) -> FloatArray
     ny, nx = true.wcs.shape
     x, y = (each.ravel() for each in np.meshgrid(np.linspace(1, nx, _NODES), np.linspace(1, ny, _NODES)))
     ra0, dec0 = true.wcs.crval
-    off = tangent(*read_head(head).all_pix2world(x, y, 1), ra0, dec0) - tangent(*to_sky(true.wcs, x, y), ra0, dec0)
+    ra, dec = read_head(head).all_pix2world(x, y, 1)
+    true_ra, true_dec = to_sky(true.wcs, x, y)
+    off = tangent(ra, dec, ra0, dec0) - tangent(true_ra, true_dec, ra0, dec0)
     return np.asarray(1e3 * np.hypot(off[:, 0], off[:, 1]))
 
 
