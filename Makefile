@@ -4,9 +4,8 @@ PY := .venv/bin/python
 # The data root: make server ROOT=/data/ohp, or OHP_DATA_ROOT.
 AT := $(if $(ROOT),--root $(ROOT))
 
-truth: setup  ## simulate campaigns of several seeds under truth/, set the products against the truth (SEEDS="11,12,13")
-	@$(PY) -m scripts.truth --root truth $(if $(SEEDS),--seeds $(SEEDS)) --write docs/truth.md --json docs/truth.json
-
+# There is a folder of that name: it must be phony.
+.PHONY: truth
 .PHONY: help setup demo test test-long test-server check lint lock measured clean-demo server worker deploy bench
 
 help:  ## what there is
@@ -49,6 +48,9 @@ bench: setup  ## benchmarks, goal beside each figure; written to bench/results.j
 
 measured: setup  ## measure the demo's products against the simulated truth, write docs/measured.md
 	@$(PY) -m scripts.measure --root demo --write docs/measured.md
+
+truth: setup  ## simulate campaigns of several seeds under truth/, set the products against the truth (SEEDS="11,12,13")
+	@$(PY) -m scripts.truth --root truth $(if $(SEEDS),--seeds $(SEEDS)) --write docs/truth.md --json docs/truth.json
 
 lock: setup  ## resolve requirements*.in into requirements*.lock (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \

@@ -35,7 +35,7 @@ _HEAD = """\
 
 What the pipeline makes of simulated campaigns, measured against what was put into them by `make truth` (seeds {seeds};
 of each figure the worst seed, the others beside it). The simulator's stars, not the pipeline's numbers, are the
-measure; these seeds were not looked at while methods were chosen. Made with {software}, on {cores} cores.
+measure. Made with {software}, on {cores} cores.
 
 """
 
@@ -52,7 +52,8 @@ are those above.
 
 _COMPARED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("positions, a frame's stars", "plate solution of order 2: 310-390 mas over the chip; one Gaia epoch for 8 years",
-     ("position of stars with S/N > 50, median over the chip", "position of stars with S/N > 50, 95 % within")),
+     ("position of stars with S/N > 50, median over the chip", "position of stars with S/N > 50, 95 % within",
+      "position over the whole chip, stars or not, 95 % within")),
     ("between filters", "not measured", ("position rms between filters of a group, worst pair",)),
     ("zero point of a frame, g r i", "night to night 20-50 mmag",
      ("frame zero points g r i, abs(bias), worst filter", "frame zero points g r i, scatter, worst filter")),

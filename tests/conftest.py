@@ -63,15 +63,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--demo DIR`: read an existing demo instead of making one; `--caching DIR`: the same for tests/caching."""
     parser.addoption("--demo", metavar="DIR", help="root of an existing `make demo`, instead of making one")
     parser.addoption("--caching", metavar="DIR", help="where tests/caching keeps its campaign between sessions")
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares an expensive fixture stays in one process when tests run in several (`pytest -n 2`)."""
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        folder = item.path.parent.name
-        shared_by = (
-            "demo" if "demo" in fixtures else folder if folder in ("caching", "server") else item.path.as_posix()
-        )
-        item.add_marker(pytest.mark.xdist_group(shared_by))
