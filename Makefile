@@ -18,7 +18,7 @@ demo: setup  ## simulate a small campaign under demo/, reduce and stack it, show
 	@$(PY) -m flows.demo
 
 test: setup-test  ## the tests (about a quarter of an hour on two cores)
-	@$(PY) -m pytest -m "not slow" --durations=15
+	@$(PY) -m pytest -m "not slow" --durations=15 --numprocesses 2 --no-loadscope-reorder
 
 test-long: setup-test  ## all tests, the long ones too
 	@$(PY) -m pytest

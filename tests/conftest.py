@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from models.base import Roots
 from tests.demo import demo  # noqa: F401 (a fixture)
 
 if TYPE_CHECKING:
     from astropy.table import Table
+    from xdist.remote import Producer
 
     from models.simulation import Truth
 
@@ -63,3 +65,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--demo DIR`: read an existing demo instead of making one; `--caching DIR`: the same for tests/caching."""
     parser.addoption("--demo", metavar="DIR", help="root of an existing `make demo`, instead of making one")
     parser.addoption("--caching", metavar="DIR", help="where tests/caching keeps its campaign between sessions")
+
+
+_DEMO_FILES = ("test_demo.py", "test_docs.py", "test_quickstart.py")
+_LONG = ("demo", "caching", "server", "flows/test_retry_queries.py", "flows/test_real.py", "flows/test_bad_input.py")
+
+
+def _together(file: PurePath) -> str:
+    """Name of what a test file, relative to ``tests``, shares costly products with."""
+    if file.name in _DEMO_FILES:
+        return "demo"
+    return file.parts[0] if file.parts[0] in ("caching", "server") else file.as_posix()
+
+
+class _Scheduling(LoadScopeScheduling):
+    """Of two test processes, one makes the demo, the other the campaign of ``tests/caching``, and so on.
+
+    pytest-xdist's own ``xdist_group`` has no effect with pytest 9.2, whose node ids cannot be set.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _together(PurePath(nodeid.split("::", 1)[0]).relative_to("tests"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Scheduling:
+    return _Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that two processes end together."""
+
+    def rank(item: pytest.Item) -> int:
+        together = _together(item.path.relative_to(REPO / "tests"))
+        return _LONG.index(together) if together in _LONG else len(_LONG)
+
+    items.sort(key=rank)

@@ -26,8 +26,6 @@ from tests.caching.site import GROUPS, NOTHING_RAN, YEAR, Site, as_subprocess
 pytestmark = [pytest.mark.tools]
 
 _DATED = re.compile(rb"(PROCDATE|CHECKSUM)=.{70}|\"made\": \"[^\"]*\"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?( UTC|Z)?")
-_BODIES = 100
-"""Of a complete run of the campaign."""
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -114,7 +112,8 @@ def test_killed_in_the_middle(finished, api, tmp_path, moments):
     """One kill after the other on one data root, over all the work of `reduce_year` and `stack_target`."""
     drawn = random.Random(moments)
     site = fresh(finished, tmp_path / "data")
-    waiting = sorted(drawn.sample(range(1, _BODIES - 2), moments))
+    complete = len({entry.key for entry in read_made(finished.roots)})
+    waiting = sorted(drawn.sample(range(1, complete - 2), moments))
     kills: list[tuple[int, set[str]]] = []
     for command in (["flows.reduce_year", str(YEAR)], ["flows.stack_target", *GROUPS]):
         while waiting:
@@ -133,7 +132,7 @@ def test_killed_in_the_middle(finished, api, tmp_path, moments):
     for offset, kept in kills:
         again = {entry.key for entry in read_made(site.roots, offset)} & kept
         assert not again, "ran again although it was on record when the run was killed"
-    assert len({entry.key for entry in read_made(site.roots)}) == _BODIES
+    assert len({entry.key for entry in read_made(site.roots)}) == complete
     assert half_written(site) == []
     assert not list(site.roots.data.rglob("*.tmp")), "unfinished files of killed runs are still there"
     assert site.run().counts == NOTHING_RAN

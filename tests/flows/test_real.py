@@ -207,7 +207,8 @@ def test_hatp32_stars_of_the_stack_are_as_round_as_on_the_frames(hatp32: Real, f
     row = hatp32.rows("stacks/stack_psf_report_MICRO.json")[0]
     assert row["fwhm_arcsec"] < 1.15 * np.median(widths)
     assert row["ellipticity"] < 0.15
-    assert row["n_stars"] > 300
+    # Of some 500: the telescope drifts by 20', and only stars that most frames show count.
+    assert row["n_stars"] > 50
 
 
 def test_hatp32_page(hatp32: Real) -> None:

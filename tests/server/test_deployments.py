@@ -40,7 +40,8 @@ def test_the_forms_offer_lists_and_help(installation):
     assert "data_root" not in form
     combine = form["stack"]["properties"]["combine"]
     assert combine["enum"] == ["median", "weighted", "clipped"]
-    assert combine["description"] == "combination of the frames (default: median)"
+    assert combine["description"].startswith("combination of the frames: ")
+    assert combine["description"].endswith(" (default: median)")
     assert "default" not in str(form).replace("(default", "")
 
 

@@ -49,7 +49,7 @@ def test_pages_of_deployments_form_and_run(installation, page):
     page.until_shown("to one stack a filter, with its page")
     page.open(f"{installation.url}/deployments/deployment/{identity}/run", "Target group to stack")
     page.press("Change some")
-    page.until_shown("combination of the frames (default: median)")
+    page.until_shown("combination of the frames: ")
     page.picture(pictures() / "form.png", height=2400)
 
     page.open(f"{installation.url}/runs/flow-run/{run}", "what ran")
