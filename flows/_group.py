@@ -380,6 +380,7 @@ def report_group(
 
 _ALIGNED_BY = {
     "scamp": "by SCAMP against Gaia",
+    "joint": "by our own fit of the season to Gaia",
     "plate": "by their plate solution",
     "common": "by common stars, without Gaia",
 }

@@ -83,8 +83,9 @@ class AlignedFrame(Record):
 
     frame: CalibratedFrame
     head: FileRef = Field(description="SWarp/SCAMP external header (TPV), without FLXSCALE")
-    source: Literal["scamp", "plate", "common"] = Field(
-        description="plate: SCAMP's solution was refused, the plate solution stands in; "
+    source: Literal["scamp", "joint", "plate", "common"] = Field(
+        description="joint: our own fit of the season's frames to Gaia is better than SCAMP's; "
+        "plate: both were refused, or the frame's own plate solution is much better; "
         "common: no Gaia, fitted to the stars that the group's frames have in common"
     )
     reason: str = ""

@@ -88,6 +88,7 @@ class _Scheduling(LoadScopeScheduling):
         return _together(PurePath(nodeid.split("::", 1)[0]).relative_to("tests"))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Scheduling:
     return _Scheduling(config, log)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS, Sip
+from astropy.wcs import WCS
 
 from models.astrometry import Alignment
 from models.base import FileRef, Roots
@@ -18,10 +18,11 @@ from models.frame import CalibratedFrame, FrameRecord, Rejected
 from models.settings import ScampSettings
 from models.stack import AlignedFrame
 from models.telescope import Telescope
-from tasks.astrometry.fitting import mean_distortion, monomials, with_distortion
+from tasks.astrometry.fitting import monomials
 from tasks.astrometry.headers import frame_geometry, head_cards, head_text, read_wcs, tpv_head
+from tasks.astrometry.joint import Pairs, fit_together
 from tasks.astrometry.matching import Match, Reference
-from tasks.astrometry.plate import Verification, match_radius, verify
+from tasks.astrometry.plate import Verification, match_radius, pair_error, verify
 from tasks.astrometry.relative import fit_to_common_stars
 from tasks.astrometry.scamp import ScampInput, run_scamp
 from tasks.astrometry.sources import Sources, gaia_reference, gaia_stars, load_sources
@@ -35,6 +36,8 @@ _MAX_DET_FACTOR = 1.1
 _COARSE_PX = 0.4
 _MARGIN_DEG = 0.05
 _STRAY_SIGMA = 4.0
+_OWN_BEND = 0.8
+"""A frame's own distortion is believed only where it predicts its stars that much better than the common one."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,22 @@ class _Frame:
     @property
     def shape(self) -> tuple[int, int]:
         return self.record.raw.shape
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """A frame's world coordinates by the fit of the whole season."""
+
+    wcs: WCS
+    parameters: float
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """A frame's sources and Gaia's stars at its own epoch."""
+
+    sources: Sources
+    stars: Reference
 
 
 def seasons(jyears: Sequence[float], gap_days: float) -> list[list[int]]:
@@ -135,11 +154,20 @@ def align_frames(
     notes_made: list[str] = []
     by_season: dict[int, AlignedFrame | Rejected] = {}
     for season in seasons([frame.record.raw.mid_exposure_jyear for frame in usable], settings.season_gap_days):
-        members = [usable[i] for i in season]
-        heads, failure, note = _season(members, gaia, group, roots, settings)
+        sights: dict[int, _Sight] = {}
+        for i in season:
+            try:
+                sights[i] = _look(usable[i], gaia, roots, telescope, settings)
+            except StageError as error:
+                by_season[i] = Rejected(file=usable[i].record.raw.label, reason=error.reason)
+        members = [usable[i] for i in sights]
+        if not members:
+            continue
+        joint = _jointly(members, list(sights.values()), settings)
+        heads, failure, note = _season(members, joint, gaia, group, roots, settings)
         notes_made.append(note)
-        for i, head in zip(season, heads, strict=True):
-            by_season[i] = _choose(usable[i], head, failure, len(members), gaia, roots, telescope, settings)
+        for i, fitted, head in zip(sights, joint, heads, strict=True):
+            by_season[i] = _choose(usable[i], sights[i], fitted, head, failure, len(members), roots, settings)
     in_order = [by_season[i] for i in range(len(usable))]
     rejected.extend(result for result in in_order if isinstance(result, Rejected))
     kept = tuple(result for result in in_order if isinstance(result, AlignedFrame))
@@ -155,9 +183,46 @@ def _unusable(record: FrameRecord) -> str:
     return "not calibrated"
 
 
+def _look(frame: _Frame, gaia: StoredCone, roots: Roots, telescope: Telescope, settings: ScampSettings) -> _Sight:
+    jyear = frame.record.raw.mid_exposure_jyear
+    return _Sight(
+        load_sources(frame.calibrated.solved.measured, roots, telescope),
+        gaia_reference(gaia, frame.wcs, frame.shape, jyear, roots, settings.mag_faint),
+    )
+
+
+def _jointly(members: Sequence[_Frame], sights: Sequence[_Sight], settings: ScampSettings) -> list[_Joint | None]:
+    """Our own fit of a season's frames with one distortion for all of a shape; None for a frame with too few stars."""
+    result: list[_Joint | None] = [None] * len(members)
+    pairs = [_pairs(frame, sight, settings) for frame, sight in zip(members, sights, strict=True)]
+    for shape in sorted({frame.shape for frame in members}):
+        alike = [
+            i for i, (frame, found) in enumerate(zip(members, pairs, strict=True))
+            if frame.shape == shape and len(found.x) >= settings.min_matched
+        ]  # fmt: skip
+        if not alike:
+            continue
+        fit = fit_together([pairs[i] for i in alike], settings.degree)
+        for i, wcs, parameters in zip(alike, fit.wcses, fit.parameters, strict=True):
+            result[i] = _Joint(wcs, parameters)
+    return result
+
+
+def _pairs(frame: _Frame, sight: _Sight, settings: ScampSettings) -> Pairs:
+    """Sources and the Gaia stars they are by the plate solution."""
+    scale = frame.calibrated.solved.solution.pixel_scale
+    sources = sight.sources.take(sight.sources.snr > settings.snr_low)
+    match = verify(frame.wcs, sources, sight.stars, frame.shape, match_radius(settings.crossid_arcsec, scale)).match
+    return Pairs(
+        frame.wcs, frame.shape, sources.x[match.source], sources.y[match.source], sight.stars.ra[match.star],
+        sight.stars.dec[match.star], pair_error(match, sources, sight.stars, scale),
+    )  # fmt: skip
+
+
 def _season(
-    members: Sequence[_Frame], gaia: StoredCone, group: str, roots: Roots, settings: ScampSettings
-) -> tuple[list[str | None], str, str]:
+    members: Sequence[_Frame], joint: Sequence[_Joint | None], gaia: StoredCone, group: str, roots: Roots,
+    settings: ScampSettings,
+) -> tuple[list[str | None], str, str]:  # fmt: skip
     """SCAMP's heads for the frames of a season (None: none), why there are none at all, and a line on the run."""
     epoch = float(np.mean([frame.record.raw.mid_exposure_jyear for frame in members]))
     filters = " ".join(sorted({frame.record.raw.filter or "none" for frame in members}))
@@ -173,8 +238,7 @@ def _season(
     coarsest = max(members[i].calibrated.solved.solution.pixel_scale for i in ready)
     wide = settings.model_copy(update={"crossid_arcsec": match_radius(settings.crossid_arcsec, coarsest)})
     try:
-        distortion = mean_distortion([(members[i].wcs, members[i].calibrated.solved.solution.n_matched) for i in ready])
-        inputs = [_scamp_input(members[i], distortion, roots) for i in ready]
+        inputs = [_scamp_input(members[i], joint[i], roots) for i in ready]
         with scratch(roots.scratch, "scamp") as folder:
             found, summary = run_scamp(inputs, stars, epoch, wide, folder, log)
     except StageError as error:
@@ -213,8 +277,8 @@ def _unit(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     return np.column_stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)])
 
 
-def _scamp_input(frame: _Frame, distortion: Sip | None, roots: Roots) -> ScampInput:
-    """What SCAMP starts from: our plate solution in TPV, with the season's mean distortion instead of the frame's own.
+def _scamp_input(frame: _Frame, joint: _Joint | None, roots: Roots) -> ScampInput:
+    """What SCAMP starts from: our own solution in TPV, with the season's distortion instead of the frame's own.
 
     It overrides whatever WCS the catalogue's header carries (SCAMP reads no SIP). SCAMP adds a correction common to
     all frames of one FILTER and keeps what differs between them on input: own distortions of sparse frames would
@@ -226,61 +290,68 @@ def _scamp_input(frame: _Frame, distortion: Sip | None, roots: Roots) -> ScampIn
     catalogue = roots.of(frame.record.psf.catalogue)
     if not catalogue.is_file():
         raise StageError("SCAMP", f"the catalogue {frame.record.psf.catalogue.path} is gone", "reduce the year again")
-    cards = tpv_head(with_distortion(frame.wcs, distortion, frame.shape), frame.shape).removesuffix("END\n")
+    cards = tpv_head(joint.wcs if joint else frame.wcs, frame.shape).removesuffix("END\n")
     band = fits.Card("FILTER", "all").image.rstrip()
     return ScampInput(catalogue.absolute(), f"{cards}{band}\nEND\n")
 
 
 def _choose(
-    frame: _Frame, scamp_head: str | None, failure: str, n_season: int, gaia: StoredCone, roots: Roots,
-    telescope: Telescope, settings: ScampSettings,
+    frame: _Frame, sight: _Sight, joint: _Joint | None, scamp_head: str | None, failure: str, n_season: int,
+    roots: Roots, settings: ScampSettings,
 ) -> AlignedFrame | Rejected:  # fmt: skip
-    """The better of SCAMP's head and our plate solution's, if either is good."""
-    raw, solution = frame.record.raw, frame.calibrated.solved.solution
-    try:
-        sources = load_sources(frame.calibrated.solved.measured, roots, telescope)
-        stars = gaia_reference(gaia, frame.wcs, frame.shape, raw.mid_exposure_jyear, roots, settings.mag_faint)
-    except StageError as error:
-        return Rejected(file=raw.label, reason=error.reason)
-    scale = solution.pixel_scale
+    """The best of SCAMP's head, our fit of the season and the frame's plate solution, if any is good."""
+    scale = frame.calibrated.solved.solution.pixel_scale
+
+    def judged(wcs: WCS, parameters: float) -> _Candidate:
+        return _judge(tpv_head(wcs, frame.shape), frame, sight, parameters, scale, settings)
+
     own = len(monomials(3)) if frame.wcs.sip is not None else len(monomials(1))
-    plate = _judge(tpv_head(frame.wcs, frame.shape), frame, sources, stars, own, scale, settings)
+    plate = judged(frame.wcs, own)
+    ours = judged(joint.wcs, joint.parameters) if joint else None
     scamp: _Candidate | None = None
     if scamp_head is None:
         without = "SCAMP wrote no head for it" if frame.record.psf else "it has no SExtractor catalogue for SCAMP"
         reason = failure or without
     else:
-        shared = len(monomials(1)) + len(monomials(settings.degree)) / n_season
-        scamp, reason = _judge_scamp(scamp_head, frame, sources, stars, shared, settings)
-    if scamp is not None and (plate.doubt or scamp.prediction <= plate.prediction):
-        return _aligned(frame, scamp, "scamp", "", roots)
-    if plate.doubt:
-        return Rejected(file=raw.label, reason=f"{reason}; plate solution: {plate.doubt}")
-    if scamp is not None:
+        shared = len(monomials(1)) + len(monomials(settings.degree, 2)) / n_season
+        scamp, reason = _judge_scamp(scamp_head, frame, sight, shared, settings)
+    sources: dict[Literal["scamp", "joint", "plate"], _Candidate | None] = {
+        "scamp": scamp, "joint": ours, "plate": plate
+    }  # fmt: skip
+    good = {source: each for source, each in sources.items() if each is not None and not each.doubt}
+    if not good:
+        return Rejected(file=frame.record.raw.label, reason=f"{reason}; plate solution: {plate.doubt}")
+    together = [each.prediction for source, each in good.items() if source != "plate"]
+    if together and "plate" in good and plate.prediction > _OWN_BEND * min(together):
+        del good["plate"]
+    best = min(good, key=lambda source: good[source].prediction)
+    if scamp is not None and best != "scamp":
         reason = (
-            f"SCAMP's head is worse ({1000 * scamp.rms:.0f} mas) than the plate solution ({1000 * plate.rms:.0f} mas)"
+            f"SCAMP's head is worse ({1000 * scamp.rms:.0f} mas) than "
+            f"{'our fit of the season' if best == 'joint' else 'the plate solution'} "
+            f"({1000 * good[best].rms:.0f} mas)"
         )
-    return _aligned(frame, plate, "plate", reason, roots)
+    return _aligned(frame, good[best], best, "" if best == "scamp" else reason, roots)
 
 
 def _judge_scamp(
-    text: str, frame: _Frame, sources: Sources, stars: Reference, parameters: float, settings: ScampSettings
+    text: str, frame: _Frame, sight: _Sight, parameters: float, settings: ScampSettings
 ) -> tuple[_Candidate | None, str]:
     """SCAMP's head if it can be trusted, or why not."""
     scale = frame.calibrated.solved.solution.pixel_scale
     try:
-        candidate = _judge(head_text(head_cards(text)), frame, sources, stars, parameters, scale, settings)
+        candidate = _judge(head_text(head_cards(text)), frame, sight, parameters, scale, settings)
     except StageError as error:
         return None, error.reason
     return (None, f"SCAMP's head refused: {candidate.doubt}") if candidate.doubt else (candidate, "")
 
 
 def _judge(
-    text: str, frame: _Frame, sources: Sources, stars: Reference, parameters: float, scale: float,
-    settings: ScampSettings,
-) -> _Candidate:  # fmt: skip
+    text: str, frame: _Frame, sight: _Sight, parameters: float, scale: float, settings: ScampSettings
+) -> _Candidate:
     """Look at Gaia at the frame's own epoch through a head; stars above ``snr_high`` count where there are enough."""
     wcs = WCS(head_cards(text), naxis=2)
+    sources, stars = sight.sources, sight.stars
     radius = match_radius(settings.crossid_arcsec, scale)
     bright = sources.take(sources.snr > settings.snr_high)
     found = verify(wcs, bright, stars, frame.shape, radius)
@@ -338,7 +409,7 @@ def _head_file(frame: _Frame, text: str, roots: Roots) -> FileRef:
 
 
 def _aligned(
-    frame: _Frame, chosen: _Candidate, source: Literal["scamp", "plate", "common"], reason: str, roots: Roots
+    frame: _Frame, chosen: _Candidate, source: Literal["scamp", "joint", "plate", "common"], reason: str, roots: Roots
 ) -> AlignedFrame:
     ra, dec, *_ = frame_geometry(chosen.wcs, frame.shape)
     return AlignedFrame(
@@ -393,9 +464,10 @@ def _by_common_stars(
         return _unchecked(frame, f"fewer than {settings.min_matched} stars in common with the other frames", roots)
     scale = frame.calibrated.solved.solution.pixel_scale
     parameters = float(len(monomials(wcs.sip.a.shape[0] - 1 if wcs.sip is not None else 1)))
-    fit = _judge(tpv_head(wcs, frame.shape), frame, seen, common, parameters, scale, settings)
+    sight = _Sight(seen, common)
+    fit = _judge(tpv_head(wcs, frame.shape), frame, sight, parameters, scale, settings)
     # The plate solution was not fitted to these stars: it looks as good on them as it is.
-    plate = _judge(tpv_head(frame.wcs, frame.shape), frame, seen, common, 0.0, scale, settings)
+    plate = _judge(tpv_head(frame.wcs, frame.shape), frame, sight, 0.0, scale, settings)
     limit = _limit(scale, settings)
     doubt = fit.doubt or (
         f"{fit.n_matched} stars do not bear a fit of {parameters:.0f} terms" if fit.prediction > limit else ""

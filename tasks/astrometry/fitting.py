@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.astrometry.matching import Floats, gnomonic
 
-__all__ = ["PolynomialFit", "fit_best_degree", "fit_polynomial", "mean_distortion", "monomials", "with_distortion"]
+__all__ = ["PolynomialFit", "fit_best_degree", "fit_polynomial", "monomials", "tan_sip", "tangent_point"]
 
 _INVERSE_DEGREE = 5
 _TUKEY = 6.0
@@ -110,17 +109,37 @@ def fit_polynomial(
         target = np.column_stack(gnomonic(ra, dec, ra0, dec0)) * 3600
         coefficients, weight, prediction = _robust_solve(design, target, sigma)
         offset = coefficients[0] / 3600
-        ra0, dec0 = _tangent_point(offset, ra0, dec0)
+        ra0, dec0 = tangent_point(offset, ra0, dec0)
         if np.hypot(*offset) < 1e-11:
             break
     cd = coefficients[1:3].T / 3600
-    wcs = _tan(crpix, (ra0, dec0), cd)
-    if degree > 1:
-        _add_sip(wcs, np.asarray(np.linalg.solve(cd, coefficients[3:].T / 3600), dtype="f8"), degree, shape)
-    return PolynomialFit(wcs, degree, weight, prediction)
+    terms = np.asarray(np.linalg.solve(cd, coefficients[3:].T / 3600), dtype="f8")
+    return PolynomialFit(tan_sip(crpix, (ra0, dec0), cd, terms, shape), degree, weight, prediction)
 
 
-def _tangent_point(offset: Floats, ra0: float, dec0: float) -> tuple[float, float]:
+def tan_sip(crpix: Floats, crval: tuple[float, float], cd: Floats, terms: Floats, shape: tuple[int, int]) -> WCS:
+    """World coordinates from a fit: TAN, with SIP polynomials where there are terms, their inverse with them.
+
+    Parameters
+    ----------
+    crpix, crval
+        Reference point, 1-based px and deg.
+    cd
+        Linear part, deg/px, (2, 2).
+    terms
+        Of both polynomials, px, in the order of ``monomials(degree, 2)``; f8 (2, n), n = 0 for none.
+    shape
+        (rows, columns) of the frame.
+    """
+    wcs = _tan(crpix, crval, cd)
+    if terms.shape[1]:
+        degree = next(d for d in range(2, 10) if len(monomials(d, 2)) == terms.shape[1])
+        _add_sip(wcs, terms, degree, shape)
+    return wcs
+
+
+def tangent_point(offset: Floats, ra0: float, dec0: float) -> tuple[float, float]:
+    """The place (deg) at an offset (east, north; deg on the tangent plane) from another."""
     plane = _tan(np.zeros(2), (ra0, dec0), np.eye(2))
     ra, dec = plane.wcs_pix2world([offset], 1)[0]
     return float(ra), float(dec)
@@ -163,49 +182,6 @@ def _add_sip(wcs: WCS, terms: Floats, degree: int, shape: tuple[int, int]) -> No
     wcs.sip = Sip(forward[0], forward[1], inverse[0], inverse[1], crpix)
     wcs.wcs.ctype = ["RA---TAN-SIP", "DEC--TAN-SIP"]
     wcs.wcs.set()
-
-
-def mean_distortion(solutions: Sequence[tuple[WCS, int]]) -> Sip | None:
-    """Mean SIP polynomial of frames of one camera, weighted by the number of stars behind each.
-
-    In pixels it is the camera's own, whatever the frames' orientation. Of the highest degree that occurs; None if no
-    frame has a distortion.
-    """
-    bent = [(wcs, n) for wcs, n in solutions if wcs.sip is not None]
-    if not bent:
-        return None
-    order = max(wcs.sip.a.shape[0] for wcs, _ in bent)
-    best = [(wcs.sip, n) for wcs, n in bent if wcs.sip.a.shape[0] == order]
-    weights = [n for _, n in best]
-    a, b = (np.average([getattr(sip, name) for sip, _ in best], axis=0, weights=weights) for name in ("a", "b"))
-    return Sip(a, b, None, None, best[0][0].crpix)
-
-
-def with_distortion(wcs: WCS, distortion: Sip | None, shape: tuple[int, int]) -> WCS:
-    """The WCS with another SIP polynomial (None: none) that comes closest to `wcs` over the frame.
-
-    Reference point and linear terms are fitted to a grid (least squares).
-    """
-    gx, gy = np.meshgrid(np.linspace(1, shape[1], 15), np.linspace(1, shape[0], 15))
-    pixels = np.column_stack([gx.ravel(), gy.ravel()])
-    crpix = np.array([(shape[1] + 1) / 2, (shape[0] + 1) / 2])
-    ra, dec = wcs.all_pix2world(pixels, 1).T
-    offset = pixels - crpix
-    if distortion is not None:
-        degree = distortion.a.shape[0] - 1
-        powers = monomials(degree, 2)
-        terms = np.array([[polynomial[p, q] for p, q in powers] for polynomial in (distortion.a, distortion.b)])
-        offset = offset + _design(offset[:, 0], offset[:, 1], powers) @ terms.T
-    ra0, dec0 = (float(value) for value in wcs.all_pix2world(*crpix, 1))
-    design = np.column_stack([np.ones(len(offset)), offset])
-    for _ in range(4):
-        target = np.column_stack(gnomonic(ra, dec, ra0, dec0))
-        coefficients = np.linalg.lstsq(design, target, rcond=None)[0]
-        ra0, dec0 = _tangent_point(coefficients[0], ra0, dec0)
-    result = _tan(crpix, (ra0, dec0), coefficients[1:].T)
-    if distortion is not None:
-        _add_sip(result, terms, degree, shape)
-    return result
 
 
 def fit_best_degree(

@@ -21,7 +21,7 @@ from tasks.astrometry.solver import run_solve_field
 from tasks.astrometry.sources import Sources, fitting_stars, gaia_reference, in_frame, load_sources, verification_stars
 from tasks.core.errors import StageError, TransientError
 
-__all__ = ["Verification", "match_radius", "solve_frame", "verify"]
+__all__ = ["Verification", "match_radius", "pair_error", "solve_frame", "verify"]
 
 _RADIUS_PX = 1.5
 _CHANCE_SIGMA = 5.0
@@ -88,7 +88,7 @@ def verify(wcs: WCS, sources: Sources, reference: Reference, shape: tuple[int, i
     return Verification(match, by_chance, completeness)
 
 
-def _pair_error(match: Match, sources: Sources, reference: Reference, scale: float) -> NDArray[np.float64]:
+def pair_error(match: Match, sources: Sources, reference: Reference, scale: float) -> NDArray[np.float64]:
     """Expected error of each pair, one axis, arcsec."""
     return np.hypot(sources.error[match.source] * scale, reference.error[match.star])
 
@@ -97,7 +97,7 @@ def _agreeing(match: Match, sources: Sources, reference: Reference, scale: float
     """Pairs within 6 standard deviations, robustly estimated and never below the expected ones."""
     if not len(match):
         return np.zeros(0, dtype=bool)
-    relative = match.separation / _pair_error(match, sources, reference, scale)
+    relative = match.separation / pair_error(match, sources, reference, scale)
     spread = max(1.0, float(np.median(relative)) / 1.1774)
     return np.asarray(relative < _CLIP * spread)
 
@@ -129,7 +129,7 @@ def _refine(
         scale = frame_geometry(wcs, shape)[2]
         fit = fit_best_degree(
             sources.x[match.source], sources.y[match.source], reference.ra[match.star], reference.dec[match.star],
-            _pair_error(match, sources, reference, scale), shape, degree, wcs,
+            pair_error(match, sources, reference, scale), shape, degree, wcs,
         )  # fmt: skip
         wcs = fit.wcs
     assert fit is not None

@@ -23,6 +23,7 @@ import importlib.util
 import inspect
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ _VALUES_ONLY = {"models.base", "models.run", "models.settings"}
 
 _parsing = threading.Lock()
 """Python 3.11 parses in one thread at a time (gh-106905: "AST constructor recursion depth mismatch")."""
+
+_PARSE_TRIES = 20
 
 
 class _WithoutDocstrings(ast.NodeTransformer):
@@ -104,6 +107,16 @@ def _imports(tree: ast.AST) -> Iterator[str]:
                     yield f"{node.module}.{alias.name}"
 
 
+def _parsed(source: str) -> ast.Module:
+    """The syntax tree; tried again where Prefect, which knows nothing of our lock, was parsing in a thread of its own."""
+    for _ in range(_PARSE_TRIES - 1):
+        try:
+            return ast.parse(source)
+        except SystemError:
+            time.sleep(0.01)
+    return ast.parse(source)
+
+
 @functools.cache
 def _handed_on(package: str) -> dict[str, str]:
     """Where the names that a package's ``__init__`` imports come from; nothing for a plain module.
@@ -115,7 +128,7 @@ def _handed_on(package: str) -> dict[str, str]:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None or not spec.origin.endswith("__init__.py"):
         return {}
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = _parsed(Path(spec.origin).read_text(encoding="utf-8"))
     return {
         alias.asname or alias.name: node.module
         for node in tree.body
@@ -139,7 +152,7 @@ def _digest_of(function: Callable[..., Any]) -> str:
     if not function.__module__.endswith(".tasks"):
         return code_digest(function.__module__)
     with _parsing:
-        tree = _WithoutDocstrings().visit(ast.parse(inspect.getsource(function)))
+        tree = _WithoutDocstrings().visit(_parsed(inspect.getsource(function)))
         return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
@@ -169,7 +182,7 @@ def _source_of(name: str) -> tuple[str, tuple[str, ...]] | None:
         return None
     if spec is None or spec.origin is None:
         return None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = _parsed(Path(spec.origin).read_text(encoding="utf-8"))
     imported = tuple(_imports(tree))
     if name.startswith("models."):
         tree = _WithoutFields().visit(tree)

@@ -10,7 +10,7 @@ from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.astrometry.fitting import fit_polynomial, mean_distortion, with_distortion
+from tasks.astrometry.fitting import fit_polynomial
 from tasks.astrometry.headers import frame_geometry, head_cards, read_head, sip_header, tpv_head
 from tasks.astrometry.matching import gnomonic
 from tasks.core.errors import StageError
@@ -163,26 +163,3 @@ def test_a_torn_head_is_refused(tmp_path: Path) -> None:
         head_cards(SCAMP_HEAD[: SCAMP_HEAD.index("CD1_1")])
     with pytest.raises(StageError, match="cannot be read"):
         read_head(tmp_path / "none.head")
-
-
-def test_a_shared_distortion_replaces_the_frame_s_own() -> None:
-    """The mean distortion of well-known frames mends one fitted to few noisy stars."""
-    truth = Camera()
-    good = [fitted(replace_pointing(truth, k), n=600, noise_px=0.02, seed=k) for k in range(3)]
-    poor = fitted(truth, n=30, noise_px=0.05, seed=9)
-    distortion = mean_distortion([(wcs, 500) for wcs in good])
-    mended = with_distortion(poor, distortion, SHAPE)
-    x, y = grid()
-    east, north = camera_error(truth, mended, x, y)
-    before = camera_error(truth, poor, x, y)
-    assert np.hypot(east, north).max() < 0.6 * np.hypot(*before).max()
-    assert mean_distortion([(fitted(truth, degree=1), 10)]) is None
-
-
-def replace_pointing(camera: Camera, k: int) -> Camera:
-    return Camera(ra=camera.ra + 0.01 * k, dec=camera.dec - 0.01 * k, angle=camera.angle + k)
-
-
-def camera_error(camera: Camera, wcs: WCS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    back_x, back_y = camera.pixels(*wcs.all_pix2world(x, y, 1))
-    return back_x - x, back_y - y

@@ -124,6 +124,23 @@ def test_one_thread_parses_at_a_time(monkeypatch):
     assert most == 1
 
 
+def test_a_parser_that_another_thread_disturbed_is_asked_again(monkeypatch):
+    real, asked = cache.ast.parse, []
+
+    def parse(source):
+        asked.append(source)
+        if len(asked) % 3:
+            raise SystemError("AST constructor recursion depth mismatch (before=78, after=89)")
+        return real(source)
+
+    forget()
+    expected = code_digest("tasks.psf.stack")
+    forget()
+    monkeypatch.setattr(cache.ast, "parse", parse)
+    assert code_digest("tasks.psf.stack") == expected
+    assert len(asked) > 3
+
+
 MODEL = """
 from models.base import Record
 
