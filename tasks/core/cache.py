@@ -108,7 +108,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _parsed(source: str) -> ast.Module:
-    """The syntax tree; tried again where Prefect, which knows nothing of our lock, was parsing in a thread of its own."""
+    """The syntax tree; tried again where Prefect, which knows nothing of our lock, parsed at the same time."""
     for _ in range(_PARSE_TRIES - 1):
         try:
             return ast.parse(source)
