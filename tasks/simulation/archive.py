@@ -23,7 +23,7 @@ from tasks.simulation import camera
 from tasks.simulation.campaign import store_skies
 from tasks.simulation.expose import expose
 from tasks.simulation.optics import to_pixels
-from tasks.simulation.places import ARCHIVE
+from tasks.simulation.places import ARCHIVE, CATALOGUE_RADIUS
 from tasks.simulation.plan import Shot, airmass_at, altitude_azimuth, under_the_sky
 from tasks.simulation.seeds import rng_for
 from tasks.simulation.sky import at_epoch, field_sources
@@ -34,7 +34,7 @@ _TRUTH = "rehearsal_truth.json"
 _DONE = "rehearsal_frames.jsonl"
 _CENTRING_DEG = 0.6 / 60
 """An observer's centring of a target by eye: what spreads a group's pointings, header or not."""
-_ELSEWHERE_DEG = 0.68
+_ELSEWHERE_DEG = 0.62
 """Beyond every group's reach, within the sky that is drawn about it."""
 _WARM_ADU_PER_DEGREE = 14.0 / 11.5
 
@@ -148,7 +148,7 @@ def _played(roots: Roots, options: RehearsalOptions) -> dict[str, tuple[TrueFram
         write_json(mark, wanted)
     made = json.loads(mark.read_text(encoding="utf-8"))
     if made != wanted:
-        said = ", ".join(f"--{key} {value}" for key, value in made.items())
+        said = " ".join(f"--{key} {value}" for key, value in made.items())
         raise UserError(f"{roots.data} holds a rehearsal made with {said}; give these, or another --root")
     done = roots.data / _DONE
     if not done.is_file():
@@ -262,7 +262,7 @@ def visible_stars(frame: TrueFrame, options: RehearsalOptions) -> int:
     table = field_sources(SimulationOptions(seed=options.seed), frame.field)
     table = table[np.asarray(table["kind"]) == "star"]
     ra, dec = at_epoch(table, frame.mid_jyear)
-    close = abs(dec - frame.wcs.crval[1]) < _ELSEWHERE_DEG
+    close = abs(dec - frame.wcs.crval[1]) < CATALOGUE_RADIUS
     x, y = to_pixels(frame.wcs, ra[close], dec[close])
     rows, columns = frame.wcs.shape
     on = (x > 0) & (x < columns + 1) & (y > 0) & (y < rows + 1)
