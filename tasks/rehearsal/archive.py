@@ -15,8 +15,8 @@ from models.base import Record
 from models.simulation import RehearsalOptions
 from models.target import Target, TargetError, find_target
 from models.telescope import Telescope
+from tasks import inventory
 from tasks.core.errors import UserError
-from tasks.inventory import classify, night_of
 from tasks.simulation import Exposure
 
 __all__ = ["Sample", "choose_groups", "read_exposures", "sample"]
@@ -129,7 +129,7 @@ def _exposure(row: Mapping[str, str], telescope: Telescope, targets: Mapping[str
     binning = int(row["xbinning"] or 0)
     if not row["date_obs"] or side * binning != full or row["naxis1"] != row["naxis2"]:
         return None
-    found = classify(cards, row["path"], telescope)
+    found = inventory.classify(cards, row["path"], telescope)
     if found.kind not in ("bias", "flat", "science"):
         return None
     place = _place(row, targets) if found.kind == "science" else None
@@ -137,7 +137,7 @@ def _exposure(row: Mapping[str, str], telescope: Telescope, targets: Mapping[str
         return None
     start = datetime.fromisoformat(row["date_obs"]).replace(tzinfo=UTC)
     return Exposure(
-        path=row["path"], kind=found.kind, night=night_of(start, telescope.site), start=start,
+        path=row["path"], kind=found.kind, night=inventory.night_of(start, telescope.site), start=start,
         exptime=float(row["exptime"] or 0), object=row["object"], filter=found.filter,
         temperature=float(row["ccd_temp"] or telescope.camera.temperature_c or -60), cards=_cards(row),
         binning=binning, group=place and place[0], aim=place and place[1],
