@@ -4,6 +4,7 @@ from tasks.report.page import write_group_page, write_index_page
 from tasks.report.publish import publish_frame
 from tasks.report.reports import (
     FRAMES_FILE,
+    groups_on_record,
     read_report,
     read_years,
     stack_rows,
@@ -16,6 +17,7 @@ from tasks.report.versions import software_versions
 
 __all__ = [
     "FRAMES_FILE",
+    "groups_on_record",
     "publish_frame",
     "read_report",
     "read_years",
