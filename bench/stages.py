@@ -283,7 +283,7 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
 def tied(
     stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
 ) -> Stack:
-    return stack.model_copy(update={"tie": StackTie(offset=0.004, err=0.001, n_stars=20)})
+    return stack.model_copy(update={"tie": StackTie(offset=0.004, half_offset=0.004, err=0.001, n_stars=20)})
 
 
 def validate_stack(

@@ -40,6 +40,7 @@ from tasks.stacking import group_centre
 from tasks.stacking.tasks import colour_picture, selected_frames
 
 __all__ = [
+    "STACK_REPORTS",
     "GroupFrames",
     "align",
     "describe_groups",
@@ -285,12 +286,13 @@ def _psf_row(stack: Stack) -> StackPsfRow:
     )
 
 
-_REPORTS = "reports of stacks"
+STACK_REPORTS = "reports of stacks"
+"""Lock of the reports and pages over all groups."""
 
 
 def gather_rows(roots: Roots, telescope: Telescope, group: str, new: Mapping[str, Sequence[Record]]) -> None:
     """A group's rows, and the rows of all groups gathered: by one run at a time, or rows are lost."""
-    with locked(roots, _REPORTS):
+    with locked(roots, STACK_REPORTS):
         stack_rows(roots, telescope, group, new)
 
 
@@ -348,7 +350,7 @@ def report_group(
         # What an earlier run made is in the interface already, as the latest under its key.
         if picture.stat().st_mtime >= run.started:
             show_picture(picture, picture.stem)
-    with locked(run.roots, _REPORTS):
+    with locked(run.roots, STACK_REPORTS):
         index = write_index_page(run.roots)
     return RunSummary(
         title=f"{target.name} {run.telescope.name}",

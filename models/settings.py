@@ -241,7 +241,9 @@ class ValidationSettings(Record):
     aperture_fwhm: float = Field(3.0, gt=0, description="aperture radius, FWHM")
     match_arcsec: float = Field(1.5, gt=0, description="match radius, arcsec")
     min_stars: int = Field(5, ge=3, description="fewer stars leave a stack unvalidated")
-    tie: bool = Field(True, description="tie each stack to PS1 with half of its stars; the other half validates it")
+    tie: bool = Field(
+        True, description="tie each stack to PS1; half of its stars is validated against a tie from the other half"
+    )
     max_offset_mag: float = Field(0.1, gt=0, description="a stack further from its zero point is not validated, mag")
 
 

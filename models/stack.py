@@ -185,6 +185,7 @@ class StackTie(Record):
     offset: float = Field(description="mag that its magnitudes were too faint by; its flux is raised by as much")
     err: float
     n_stars: int
+    half_offset: float = Field(description="the same from every second star; the others validate against it")
 
 
 class GroupSources(Record):

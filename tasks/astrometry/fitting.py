@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from tasks.astrometry.matching import Floats, gnomonic
 
-__all__ = ["PolynomialFit", "fit_best_degree", "fit_polynomial", "monomials", "tan_sip", "tangent_point"]
+__all__ = [
+    "PolynomialFit",
+    "fit_best_degree",
+    "fit_polynomial",
+    "monomials",
+    "tan_sip",
+    "tangent_point",
+    "tukey_weights",
+]
 
 _INVERSE_DEGREE = 5
 _TUKEY = 6.0
@@ -59,10 +67,7 @@ def _robust_solve(design: Floats, target: Floats, sigma: Floats) -> tuple[Floats
         root = np.sqrt(weight) / sigma
         coefficients = np.linalg.lstsq(design / scaled * root[:, None], target * root[:, None], rcond=None)[0]
         residual = target - design / scaled @ coefficients
-        distance = np.hypot(residual[:, 0], residual[:, 1]) / sigma
-        # The median of a Rayleigh distribution is 1.1774; never below 1: formal errors are not to be undercut.
-        spread = max(1.0, float(np.median(distance)) / 1.1774)
-        new = np.clip(1 - (distance / (_TUKEY * spread)) ** 2, 0, None) ** 2
+        new = tukey_weights(residual, sigma)
         settled = np.max(np.abs(new - weight)) < 1e-4
         weight = new
         if settled:
@@ -74,6 +79,14 @@ def _robust_solve(design: Floats, target: Floats, sigma: Floats) -> tuple[Floats
     left_out = np.hypot(residual[:, 0], residual[:, 1]) / (1 - leverage)
     prediction = float(np.sqrt(np.sum((root * left_out) ** 2) / np.sum(root**2)))
     return coefficients / scaled[:, None], weight, prediction
+
+
+def tukey_weights(residual: Floats, sigma: Floats) -> Floats:
+    """Tukey's biweight of two-dimensional residuals (n, 2) at 6 sigma of their own scatter, 0 (an outlier) to 1."""
+    distance = np.hypot(residual[:, 0], residual[:, 1]) / sigma
+    # The median of a Rayleigh distribution is 1.1774; never below 1: formal errors are not to be undercut.
+    spread = max(1.0, float(np.median(distance)) / 1.1774)
+    return np.asarray(np.clip(1 - (distance / (_TUKEY * spread)) ** 2, 0, None) ** 2, dtype="f8")
 
 
 def fit_polynomial(

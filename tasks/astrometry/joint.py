@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.wcs import WCS
 
-from tasks.astrometry.fitting import monomials, tan_sip, tangent_point
+from tasks.astrometry.fitting import monomials, tan_sip, tangent_point, tukey_weights
 from tasks.astrometry.matching import Floats, gnomonic
 
 __all__ = ["JointFit", "Pairs", "fit_together"]
 
 _ROUNDS = 3
 _REWEIGHTINGS = 15
-_TUKEY = 6.0
 _MIN_PER_TERM = 4
 """Stars behind each term of the common distortion, at least; else a lower degree."""
 
@@ -164,11 +163,7 @@ def _robust(frames: Sequence[_Frame]) -> tuple[Floats, list[Floats]]:
             rest = frame.target - frame.common @ terms
             coefficients = np.linalg.lstsq(frame.linear * root, rest * root, rcond=None)[0]
             own.append(np.asarray(coefficients, dtype="f8"))
-            residual = rest - frame.linear @ coefficients
-            distance = np.hypot(residual[:, 0], residual[:, 1]) / frame.sigma
-            # As in a fit of one frame: never below the formal errors.
-            spread = max(1.0, float(np.median(distance)) / 1.1774)
-            weight = np.clip(1 - (distance / (_TUKEY * spread)) ** 2, 0, None) ** 2
+            weight = tukey_weights(rest - frame.linear @ coefficients, frame.sigma)
             moved = max(moved, float(np.max(np.abs(weight - frame.weight))))
             frame.weight = weight
         if moved < 1e-4:

@@ -2,6 +2,8 @@
 
 from tasks.report.page import write_group_page, write_index_page
 from tasks.report.publish import publish_frame
+from tasks.report.release import gather_release
+from tasks.report.release_tables import write_release
 from tasks.report.reports import (
     FRAMES_FILE,
     groups_on_record,
@@ -17,6 +19,7 @@ from tasks.report.versions import software_versions
 
 __all__ = [
     "FRAMES_FILE",
+    "gather_release",
     "groups_on_record",
     "publish_frame",
     "read_report",
@@ -26,6 +29,7 @@ __all__ = [
     "write_frames",
     "write_group_page",
     "write_index_page",
+    "write_release",
     "write_report",
     "write_schemas",
     "year_rows",

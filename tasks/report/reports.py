@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from models.base import Record, Roots
 from models.frame import FrameFailure, FrameRecord
+from models.release import SCHEMAS
 from models.report import (
     REPORTS,
     AstrometryRow,
@@ -33,10 +34,12 @@ from tasks.report.versions import software_versions
 
 __all__ = [
     "FRAMES_FILE",
+    "gathered_report",
     "groups_on_record",
     "read_report",
     "read_years",
     "stack_rows",
+    "versions",
     "write_frames",
     "write_report",
     "write_schemas",
@@ -53,8 +56,8 @@ _TOOLS = ("solve-field", "source-extractor", "scamp", "SWarp", "psfex")
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
-    """Looked up once: a release writes hundreds of reports."""
+def versions() -> dict[str, str]:
+    """Of all that makes a product, looked up once: a release writes hundreds of reports."""
     return software_versions(_TOOLS)
 
 
@@ -74,7 +77,7 @@ def write_report(path: Path, kind: str, rows: Sequence[Record]) -> None:
         {
             "schema": 1,
             "made": Time.now().utc.isot[:19] + "Z",
-            "software": _versions(),
+            "software": versions(),
             "rows": tuple(rows),
         }
     )
@@ -90,14 +93,14 @@ def read_report(path: Path, kind: str) -> Report[Any]:
         If the file is missing or is no report of that kind.
     """
     try:
-        return REPORTS[kind].model_validate_json(path.read_bytes())
+        return SCHEMAS[kind].model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise StageError("report", f"{path} cannot be read: {error}", "run the command that makes it again") from error
 
 
 def write_schemas(folder: Path) -> None:
     """Write the JSON Schema of every report, generated from its model; one that is there as it should be stays."""
-    for kind in REPORTS:
+    for kind in SCHEMAS:
         path, schema = folder / f"{kind}.schema.json", _schema(kind)
         try:
             if json.loads(path.read_bytes()) == schema:
@@ -109,7 +112,7 @@ def write_schemas(folder: Path) -> None:
 
 @functools.cache
 def _schema(kind: str) -> dict[str, Any]:
-    return REPORTS[kind].model_json_schema(mode="serialization")
+    return SCHEMAS[kind].model_json_schema(mode="serialization")
 
 
 def write_frames(records: Sequence[FrameRecord], folder: Path) -> None:
@@ -312,6 +315,12 @@ _STACK_KINDS: dict[str, type[Record]] = {
 }
 
 
+def gathered_report(roots: Roots, telescope: Telescope, kind: str) -> Path:
+    """A report over all groups of a telescope: ``stacks/{kind}.json`` of the T120, ``{kind}_{telescope}`` of others."""
+    suffix = "" if telescope.name == "T120" else f"_{telescope.name}"
+    return roots.data / "stacks" / f"{kind}{suffix}.json"
+
+
 def stack_rows(roots: Roots, telescope: Telescope, group: str, new: Mapping[str, Sequence[Record]]) -> None:
     """Write a group's rows and gather the rows of all groups into the three reports under ``stacks/``.
 
@@ -326,9 +335,8 @@ def stack_rows(roots: Roots, telescope: Telescope, group: str, new: Mapping[str,
     folder = roots.data / "stacks"
     for kind, rows in new.items():
         write_report(folder / group / telescope.name / f"{kind}.json", kind, rows)
-    suffix = "" if telescope.name == "T120" else f"_{telescope.name}"
     for kind in _STACK_KINDS:
         gathered: list[Record] = []
         for path in sorted(folder.glob(f"*/{telescope.name}/{kind}.json")):
             gathered += read_report(path, kind).rows
-        write_report(folder / f"{kind}{suffix}.json", kind, gathered)
+        write_report(gathered_report(roots, telescope, kind), kind, gathered)

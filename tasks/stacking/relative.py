@@ -23,6 +23,8 @@ _HUBER = 1.345
 _FLOOR_MAG = 0.004
 """Error that no star's aperture flux beats on these frames (flat field, PSF changes over the field), mag."""
 
+_PRIOR_FREEDOM, _MAX_PULL = 3.0, 6.0
+
 
 @dataclass(frozen=True)
 class RelativeSolution:
@@ -81,7 +83,8 @@ def solve_relative(frame: IntArray, star: IntArray, m: FloatArray, sigma: FloatA
     for _ in range(30):
         pull = (m - magnitude[star] + zp[frame]) / sigma
         scale = max(1.0, 1.4826 * float(np.median(np.abs(pull))))
-        weight = np.minimum(1.0, _HUBER * scale / np.maximum(np.abs(pull), 1e-12)) / sigma**2
+        unsteady = _unsteadiness(star, pull / scale, n_stars)[star]
+        weight = np.minimum(1.0, _HUBER * scale / np.maximum(np.abs(pull), 1e-12)) / (sigma * unsteady) ** 2
         previous = zp
         zp, magnitude, normal = _least_squares(frame, star, m, weight, n_frames, n_stars)
         if np.abs(zp - previous).max() < 1e-6:
@@ -94,6 +97,16 @@ def solve_relative(frame: IntArray, star: IntArray, m: FloatArray, sigma: FloatA
         magnitude_err=scale / np.sqrt(np.bincount(star, weight, n_stars)),
         rms=1.4826 * float(np.median(np.abs(residual - np.median(residual)))),
     )
+
+
+def _unsteadiness(star: IntArray, pull: FloatArray, n_stars: int) -> FloatArray:
+    """Factor by which each star's errors are too small: variable, or on a ground whose share follows the seeing.
+
+    Root of the reduced chi squared of its observations with a prior of 1 that counts as three of them; at least 1.
+    """
+    of_star = np.bincount(star, np.minimum(np.abs(pull), _MAX_PULL) ** 2, n_stars)
+    freedom = np.bincount(star, minlength=n_stars) - 1.0
+    return np.sqrt(np.maximum(1.0, (of_star + _PRIOR_FREEDOM) / (freedom + _PRIOR_FREEDOM)))
 
 
 def _least_squares(

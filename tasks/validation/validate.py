@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,23 +77,38 @@ class Residuals(NamedTuple):
 
 
 def residuals(
-    stack: Stack,
-    ps1: StoredCone,
-    roots: Roots,
-    telescope: Telescope,
-    settings: ValidationSettings,
-    part: Literal["tie", "check"] = "check",
+    stack: Stack, ps1: StoredCone, roots: Roots, telescope: Telescope, settings: ValidationSettings
 ) -> Residuals:
     """Measure the PS1 stars on a stack as a user would: apertures of 3 FWHM above the local sky, zero point 30.
 
-    Stars as for frames (14.5 to 20 mag, point sources, isolated, S/N > 10); no aperture correction. On a stack
-    that was tied to PS1 only the stars that the tie did not use, with the tie applied.
+    Stars as for frames (14.5 to 20 mag, point sources, isolated, S/N > 10); no aperture correction. Of a stack that
+    was tied to PS1 every second star, against a tie from the others: a check by stars that had no part in it.
 
     Raises
     ------
     StageError
         If the stack cannot be read, holds no light, or its filter has no PS1 band.
     """
+    seen = _look(stack, ps1, roots, telescope, settings)
+    if stack.tie is None:
+        return seen.compared(seen.stars, 0.0)
+    return seen.compared(_half(seen.stars, 1), stack.tie.half_offset)
+
+
+class _Look(NamedTuple):
+    """PS1 stars as they are on a stack."""
+
+    stars: StarPhotometry
+    band: Band
+    settings: PhotometrySettings
+    aperture_px: float
+
+    def compared(self, stars: StarPhotometry, shift: float) -> Residuals:
+        """Some of the stars against PS1, the stack's flux raised by `shift` mag."""
+        return _compare(stars, self.band, self.settings, self.aperture_px, shift)
+
+
+def _look(stack: Stack, ps1: StoredCone, roots: Roots, telescope: Telescope, settings: ValidationSettings) -> _Look:
     band = _ps1_band(stack, telescope)
     if band is None:
         raise StageError("validation", f"PS1 has no band like {stack.filter}", "nothing to do: it stays unvalidated")
@@ -112,9 +127,7 @@ def residuals(
         ps1_stars(reference_table(ps1, roots), band, photometry.max_psf_kron),
         fwhm_px=fwhm, pixel_scale=scale, settings=photometry, saturation=None, correct_aperture=False,
     )  # fmt: skip
-    tied = _half(stars, 0 if part == "tie" else 1) if part == "tie" or stack.tie is not None else stars
-    shift = stack.tie.offset if stack.tie is not None else 0.0
-    return _compare(tied, band, photometry, settings.aperture_fwhm * fwhm, shift)
+    return _Look(stars, band, photometry, settings.aperture_fwhm * fwhm)
 
 
 def _half(stars: StarPhotometry, which: int) -> StarPhotometry:
@@ -127,7 +140,7 @@ def _half(stars: StarPhotometry, which: int) -> StarPhotometry:
 def tie_stack(
     stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
 ) -> StackTie | None:
-    """How far a combined image is from PS1, from half of its stars.
+    """How far a combined image is from PS1.
 
     A median of frames of mixed seeing holds less than a star's mean light (16 to 40 mmag at 1.8 to 4 arcsec,
     measured on simulated frames), however well each frame is scaled; and 3 FWHM hold not all of it. This is
@@ -136,6 +149,7 @@ def tie_stack(
     Returns
     -------
     StackTie or None
+        The step from all stars, and that from every second one, against which `validate_stack` holds the others.
         None where it is not asked for, where nothing can be compared, with fewer than twice
         `settings.min_stars` stars, or beyond `settings.max_offset_mag`: that is no small step but an error.
 
@@ -146,13 +160,16 @@ def tie_stack(
     """
     if not settings.tie or ps1 is None or not stack.calibrated or _ps1_band(stack, telescope) is None:
         return None
-    found = residuals(stack, ps1, roots, telescope, settings, part="tie")
-    n = int(found.used.sum())
-    if found.offset is None or found.offset_err is None or n < settings.min_stars:
+    seen = _look(stack, ps1, roots, telescope, settings)
+    half, found = seen.compared(_half(seen.stars, 0), 0.0), seen.compared(seen.stars, 0.0)
+    if half.offset is None or half.used.sum() < settings.min_stars or found.offset is None or found.offset_err is None:
         return None
     if abs(found.offset) > settings.max_offset_mag:  # an error to be found by the validation, not to be hidden
         return None
-    return StackTie(offset=round(found.offset, 5), err=round(found.offset_err, 5), n_stars=n)
+    return StackTie(
+        offset=round(found.offset, 5), err=round(found.offset_err, 5), n_stars=int(found.used.sum()),
+        half_offset=round(half.offset, 5),
+    )  # fmt: skip
 
 
 def _compare(

@@ -433,7 +433,7 @@ def test_finished_stack_is_published_with_what_was_measured(roots, made):
     of_weight = fits.getheader(paths.weight)
     assert (of_weight["INVVAR"], of_weight["NOISCORR"]) == (1.25, 1.07)
     assert done == finish_stack(stack, psf, check, roots, depth_5sigma=21.5, noise=noise), "again: the same bytes"
-    tied = stack.model_copy(update={"tie": StackTie(offset=0.05, err=0.004, n_stars=20)})
+    tied = stack.model_copy(update={"tie": StackTie(offset=0.05, half_offset=0.05, err=0.004, n_stars=20)})
     raised = finish_stack(tied, psf, check, roots, depth_5sigma=21.5, noise=noise)
     assert raised.depth_5sigma == pytest.approx(21.45)
     assert raised.noise.surface_brightness == pytest.approx(25.45)

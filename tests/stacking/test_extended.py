@@ -263,7 +263,10 @@ def test_an_extended_object_keeps_its_light(field):
     made = extend(chosen, grid, stack, sources, roots, T120, settings, 1, 0.05)
     assert made == extend(chosen, grid, stack, sources, roots, T120, settings, 1, 0.05)  # digests, too
     finished = finish_stack(
-        stack.model_copy(update={"tie": StackTie(offset=0.02, err=0.003, n_stars=9)}), None, None, roots
+        stack.model_copy(update={"tie": StackTie(offset=0.02, half_offset=0.02, err=0.003, n_stars=9)}),
+        None,
+        None,
+        roots,
     )
     published = finish_extended(made, finished, roots)
     assert published.file is not None

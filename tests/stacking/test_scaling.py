@@ -15,6 +15,7 @@ from tasks.catalogs import store_cone
 from tasks.core.errors import StageError
 from tasks.stacking import relative_zero_points, select_frames
 from tasks.stacking.relative import huber_location, link_frames, solve_relative
+from tasks.stacking.starflux import usable_stars
 from tests.stacking.sky import Shot, make_roots, stars, take
 
 T120 = load_telescope("T120")
@@ -38,6 +39,38 @@ def test_relative_solution_recovers_zero_points_to_two_millimagnitudes():
     solution = solve_relative(frame, star, m, sigma)
     assert np.abs(solution.zp - (truth - truth.mean())).max() < 0.004
     assert np.abs((solution.zp - (truth - truth.mean())) / solution.zp_err).max() < 4
+
+
+def test_a_star_whose_light_follows_the_seeing_does_not_pull_a_frame():
+    """Two bright H II regions, brighter by 60 and 90 mmag on the frame of the worst seeing, among 14 fainter stars."""
+    off = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        zp, magnitude = rng.normal(22, 0.3, 6), rng.uniform(14, 16, 16)
+        frame, star = (axis.ravel() for axis in np.indices((6, 16)))
+        sigma = np.where(star < 2, 0.008, 0.025)
+        m = magnitude[star] - zp[frame] + rng.normal(0, sigma)
+        m[(frame == 2) & (star == 0)] -= 0.06
+        m[(frame == 2) & (star == 1)] -= 0.09
+        solution = solve_relative(frame, star, m, sigma)
+        error = solution.zp - (zp - zp.mean())
+        off.append(error[2] - np.delete(error, 2).mean())
+    assert abs(np.mean(off)) < 0.012
+
+
+def test_galaxies_tie_no_frames_where_there_are_stars():
+    n = 12
+    table = Table({"X": np.linspace(40, 460, n), "Y": np.full(n, 250.0), "FLUX": np.full(n, 1e4),
+                   "PEAK": np.full(n, 500.0), "SNR": np.full(n, 60.0), "FWHM_PX": np.full(n, 3.0)})  # fmt: skip
+    table["FWHM_PX"][::2] = 3.0 * 1.4
+    chosen = usable_stars(table, (500, 500), 3.0, 5e4, PhotometrySettings())
+    assert sorted(chosen) == list(range(1, n, 2))
+    table["FWHM_PX"][1::4] = 3.0 * 1.5
+    assert len(usable_stars(table, (500, 500), 3.0, 5e4, PhotometrySettings())) == n, "fewer than five stars: all count"
+    table["SNR"] = 5.0
+    assert len(usable_stars(table, (500, 500), 3.0, 5e4, PhotometrySettings(min_snr=4))) == n, (
+        "a faint star may look wide"
+    )
 
 
 def test_location_is_not_moved_by_an_outlier():

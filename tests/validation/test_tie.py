@@ -1,4 +1,4 @@
-"""Stacks tied to PS1 with half of the stars and validated with the other."""
+"""Stacks tied to PS1 with all stars; half of them validated against a tie from the other half."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ SETTINGS = ValidationSettings()
 
 
 @pytest.mark.parametrize("off", [0.03, -0.02])
-def test_a_dimmed_stack_is_tied_and_the_other_half_says_it_is_right(off: float, roots: Roots, t120: Telescope) -> None:
+def test_a_dimmed_stack_is_tied_and_half_of_its_stars_say_it_is_right(
+    off: float, roots: Roots, t120: Telescope
+) -> None:
     stack, cone = made_up(roots, off=off)
     tie = tie_stack(stack, cone, roots, t120, SETTINGS)
     assert tie is not None
@@ -29,16 +31,24 @@ def test_a_dimmed_stack_is_tied_and_the_other_half_says_it_is_right(off: float, 
     assert verdict.validated
     assert verdict.zp_offset == pytest.approx(0.0, abs=0.015)
     everything = validate_stack(stack, cone, roots, t120, SETTINGS)
-    assert everything.n_stars - 5 <= tie.n_stars + verdict.n_stars <= everything.n_stars + 5
+    assert tie.n_stars == everything.n_stars
+    assert tie.offset == pytest.approx(everything.zp_offset, abs=1e-5)
+    assert everything.n_stars / 2 - 5 <= verdict.n_stars <= everything.n_stars / 2 + 5
 
 
-def test_the_halves_share_no_star(roots: Roots, t120: Telescope) -> None:
+def test_the_check_is_by_stars_that_had_no_part_in_its_tie(roots: Roots, t120: Telescope) -> None:
     stack, cone = made_up(roots, off=0.03)
     tie = tie_stack(stack, cone, roots, t120, SETTINGS)
-    one = residuals(stack, cone, roots, t120, SETTINGS, part="tie")
-    two = residuals(stack.model_copy(update={"tie": tie}), cone, roots, t120, SETTINGS)
-    assert not set(one.mag) & set(two.mag)
-    assert abs(np.median(one.mag) - np.median(two.mag)) < 0.2
+    assert tie is not None
+    everything = residuals(stack, cone, roots, t120, SETTINGS)
+    check = residuals(stack.model_copy(update={"tie": tie}), cone, roots, t120, SETTINGS)
+    others = ~np.isin(everything.mag, check.mag)
+    assert check.mag.size + np.count_nonzero(others) == everything.mag.size
+    assert abs(np.median(everything.mag[others]) - np.median(check.mag)) < 0.2
+    assert tie.half_offset == pytest.approx(np.median(everything.difference[others]), abs=0.01)
+    assert check.offset == pytest.approx(
+        np.median(everything.difference[~others]) - np.median(everything.difference[others]), abs=0.015
+    )
 
 
 def test_an_error_is_not_tied_away(roots: Roots, t120: Telescope) -> None:

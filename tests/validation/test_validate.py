@@ -96,7 +96,7 @@ def test_the_releases_method_is_what_its_text_says(roots: Roots, t120: Telescope
     assert verdict.release_offset == pytest.approx(0.05, abs=0.01)
     assert verdict.release_n_stars > 40
     # The tie is part of the published image: its magnitudes are the brighter by it, by either method.
-    tied = stack.model_copy(update={"tie": StackTie(offset=0.05, err=0.002, n_stars=30)})
+    tied = stack.model_copy(update={"tie": StackTie(offset=0.05, half_offset=0.05, err=0.002, n_stars=30)})
     after = validate_stack(tied, cone, roots, t120, SETTINGS)
     assert after.release_offset == pytest.approx(verdict.release_offset - 0.05, abs=2e-3)
     sparse = FIELD.but(n_stars=3, n_galaxies=0, shape=(300, 300), beyond_edge=-50, faintest=17.0, brightest=15.0)
