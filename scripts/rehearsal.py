@@ -19,13 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.processes import cpu_of_tree
 from flows import STATUS_FAILED, STATUS_OK
 from flows._cli import Command, say
 from models.settings import Settings
@@ -75,11 +75,18 @@ def _flow(root: Path, workers: int, *arguments: str) -> tuple[int, dict[str, flo
     say(f"\n$ python -m {' '.join(arguments)}")
     at = ("--root", str(root), "--workers", str(workers))
     environment = os.environ | {"OHP_CATALOG_MODE": "offline"}
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    status = subprocess.run([sys.executable, "-m", *arguments, *at], env=environment, check=False, cwd=_REPO).returncode
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return status, {"wall": time.monotonic() - began, "processor": used}
+    began, used = time.monotonic(), 0.0
+    process = subprocess.Popen([sys.executable, "-m", *arguments, *at], env=environment, cwd=_REPO)
+    try:
+        while process.poll() is None:
+            # Workers are nobody's children when they end: only while the tree lives can its time be read.
+            used = max(used, cpu_of_tree(process.pid))
+            time.sleep(0.3)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    return process.returncode, {"wall": time.monotonic() - began, "processor": used}
 
 
 def _play(sample: Sample, options: RehearsalOptions, settings: Settings) -> ArchiveTruth:

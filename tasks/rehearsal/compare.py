@@ -129,6 +129,16 @@ def _shows(frame: ArchiveFrame | None, group: str) -> bool:
     return frame is not None and frame.group == group and frame.damage != "wrong field"
 
 
+def _never_observed(used: Mapping[str, str], shown: Mapping[str, ArchiveFrame | None]) -> set[str]:
+    """Groups with a stack of frames that show what they should: a place of their own is right for the others."""
+    found = set()
+    for path, group in used.items():
+        frame = shown[path]
+        if frame is None or frame.damage != "wrong field":
+            found.add(group)
+    return found
+
+
 class _Judge:
     """Tells whether a reason is right, from the truth alone."""
 
@@ -231,7 +241,7 @@ def compare(
             )  # fmt: skip
     return Comparison(
         groups=tuple(results), rejected=tuple(rejected),
-        unexpected_groups=tuple(sorted({name for name, _ in stacks} - set(groups))),
+        unexpected_groups=tuple(sorted(_never_observed(used, shown) - set(groups))),
         not_science=tuple(frame.path for frame in science if frame.path not in record_of),
         false_science=tuple(
             path for path, frame in shown.items() if frame is not None and frame.kind != "science"

@@ -268,15 +268,35 @@ def test_the_archive(shared: Path) -> None:
     assert 0.05 * 723 <= smaller.count("science") <= 0.1 * 723
 
 
-@pytest.mark.shared
+def _short_archive(path: Path) -> None:
+    """Six frames of a cluster in two filters, two without a position; calibration frames named after another."""
+    times = iter(f"2023-03-17T{hour:02d}:{minute:02d}:30.00" for hour in (20, 21) for minute in range(0, 60, 3))
+    dawn = iter(f"2023-03-17T16:{minute:02d}:{second:02d}.00" for minute in range(60) for second in (0, 20, 40))
+    rows = [row(f"T120/Bias-{n:03d}.fit", "Bias Frame", object="Bias", exptime=0.0, filter="", date_obs=next(dawn))
+            for n in range(7)]  # fmt: skip
+    rows += [row(f"T120/flat-{n:03d}_{band}.fit", object="M48", exptime=3.0, filter=f"{band}_Gunn", date_obs=next(dawn))
+             for band in "gr" for n in range(7)]  # fmt: skip
+    rows += [row(f"T120/M67-{n:03d}{band}.fit", object="M67", exptime=40.0, filter=f"{band}_Gunn", date_obs=next(times),
+                 objctra="08 50 30" if n else "", objctdec="+11 40 00" if n else "")
+             for band in "gr" for n in range(3)]  # fmt: skip
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.slow
 @pytest.mark.tools
-def test_a_short_rehearsal(shared: Path, tmp_path: Path) -> None:
-    """Groups of few frames on small frames, from headers to the page; measured 40 s on a busy core."""
+def test_a_short_rehearsal(tmp_path: Path) -> None:
+    """Few frames, and small ones, from headers to the page: needs nothing beside the checkout."""
+    table, root = tmp_path / "headers.csv", tmp_path / "root"
+    _short_archive(table)
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.rehearsal", "--groups", "M51", "--size", "512", "--root", str(tmp_path),
-         "--archive", str(shared / "archive" / "t120_headers.csv"), "--workers", "1"],
+        [sys.executable, "-m", "scripts.rehearsal", "--size", "512", "--root", str(root), "--archive", str(table),
+         "--damaged", "0", "--workers", "2", "--write", str(tmp_path / "page.md")],
         cwd=Path(command.__file__).parents[1], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    outcome = json.loads((tmp_path / "rehearsal_outcome.json").read_text())
-    assert outcome["groups"][0]["good_used"] == outcome["groups"][0]["good"] > 9
+    (group,) = json.loads((root / "rehearsal_outcome.json").read_text())["groups"]
+    assert (group["group"], group["filters_stacked"], group["good_used"], group["good"]) == ("M67", ["g", "r"], 6, 6)
+    assert "**no**" not in (tmp_path / "page.md").read_text()
