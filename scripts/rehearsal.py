@@ -95,6 +95,16 @@ def _play(sample: Sample, options: RehearsalOptions, settings: Settings) -> Arch
 
     from tasks.simulation import play_archive
 
+    if not sys.stderr.isatty():
+        done = 0
+
+        def tell() -> None:
+            nonlocal done
+            done += 1
+            if done % 100 == 0:
+                say(f"  {done} of {len(sample.exposures)} files played")
+
+        return play_archive(sample.exposures, settings.roots, options, load_targets(), settings.workers, tell)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("files played", total=len(sample.exposures))
@@ -173,7 +183,7 @@ def _rehearse(args: argparse.Namespace, settings: Settings, telescope: Telescope
     if args.write is not None:
         args.write.write_text(text, encoding="utf-8")
     say("\n" + text)
-    for problem in outcome.problems:
+    for problem in outcome.problems[:25]:
         say(problem)
     say(f"{len(outcome.problems)} problems; the page: {root / 'rehearsal.md'}")
     return STATUS_FAILED if outcome.problems else STATUS_OK
