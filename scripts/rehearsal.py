@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tasks.rehearsal import Sample
 
 _REPO = Path(__file__).resolve().parents[1]
-_PLAY = {"science": 1.3, "flat": 0.35, "bias": 0.15}
+_PLAY = {"science": 0.51, "flat": 0.14, "bias": 0.05}
 _REDUCE, _STACK = 3.0, 1.5
 """Processor seconds a frame of 1024 px: played, reduced, stacked. Measured, docs/rehearsal.md."""
 

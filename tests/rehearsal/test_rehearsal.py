@@ -224,7 +224,9 @@ def test_a_reason_is_right_if_it_names_what_is_wrong(damage: str | None, reason:
 
 def test_a_frame_dimmed_by_a_passing_cloud_is_no_good_frame() -> None:
     truth = _truth(a=None, b=None, c=None, d=None)
-    dim = truth.frames[-1].frame.model_copy(update={"zero_point": 22.7})
+    true = truth.frames[-1].frame
+    assert true
+    dim = true.model_copy(update={"zero_point": 22.7})
     frames = (*truth.frames[:-1], truth.frames[-1].model_copy(update={"frame": dim}))
     judge = _Judge(truth.model_copy(update={"frames": frames}))
     assert [judge.wrong_with(frame) is None for frame in frames] == [True, True, True, False]
