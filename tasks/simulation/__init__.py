@@ -7,8 +7,9 @@ from tasks.simulation.expose import cosmic_ray_charge
 from tasks.simulation.extended import SPIRAL, draw_spiral
 from tasks.simulation.measure import true_sources
 from tasks.simulation.optics import pixel_area, to_pixels, to_sky, wcs_header
+from tasks.simulation.places import FIELDS
 from tasks.simulation.plan import Shot, plan_campaign
-from tasks.simulation.sky import FIELDS, at_epoch, field_sources
+from tasks.simulation.sky import at_epoch, field_sources
 
 __all__ = [
     "BANDS",
