@@ -77,6 +77,8 @@ def _add_setting(group: argparse._ArgumentGroup, section: str, name: str, field:
     if kind is None and not is_words:
         return
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    if extra.get("option") == "common":  # said by one of the options that all commands have
+        return
     flags = [f"--{name if section == _OWN else f'{section}-{name}'}".replace("_", "-")]
     if flag := extra.get("flag"):
         flags.insert(0, str(flag))
