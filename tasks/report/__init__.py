@@ -6,6 +6,7 @@ from tasks.report.release import gather_release
 from tasks.report.release_tables import write_release
 from tasks.report.reports import (
     FRAMES_FILE,
+    groups_on_record,
     read_report,
     read_years,
     stack_rows,
@@ -19,6 +20,7 @@ from tasks.report.versions import software_versions
 __all__ = [
     "FRAMES_FILE",
     "gather_release",
+    "groups_on_record",
     "publish_frame",
     "read_report",
     "read_years",

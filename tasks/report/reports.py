@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from astropy.time import Time
@@ -26,9 +27,7 @@ from models.report import (
     StackPsfRow,
     StackRow,
 )
-from models.target import Target
 from models.telescope import Telescope
-from tasks.catalogs import separation
 from tasks.core.errors import StageError
 from tasks.core.files import write_json
 from tasks.report.versions import software_versions
@@ -36,6 +35,7 @@ from tasks.report.versions import software_versions
 __all__ = [
     "FRAMES_FILE",
     "gathered_report",
+    "groups_on_record",
     "read_report",
     "read_years",
     "stack_rows",
@@ -51,6 +51,7 @@ _log = logging.getLogger("ohp.report")
 FRAMES_FILE = "frames.json"
 """All that is known of each science frame of a year, for the programs that follow: list of `FrameRecord`."""
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _TOOLS = ("solve-field", "source-extractor", "scamp", "SWarp", "psfex")
 
 
@@ -146,6 +147,12 @@ def read_years(roots: Roots, telescope: Telescope) -> dict[int, tuple[FrameRecor
     return years
 
 
+def groups_on_record(roots: Roots, telescope: Telescope) -> list[str]:
+    """Names of the groups that the frames reduced so far show; none where no year was reduced."""
+    path = roots.data / "stacks" / f"{telescope.name}_groups_report.json"
+    return [row.group for row in read_report(path, "groups_report").rows] if path.is_file() else []
+
+
 def _file(record: FrameRecord) -> str:
     if record.reduced is not None:
         return record.reduced.file.path
@@ -167,17 +174,11 @@ def _reason(failure: FrameFailure) -> str:
     return f"{failure.stage}: {failure.reason}"
 
 
-def _group_at(ra: float, dec: float, targets: Mapping[str, Target], radius_deg: float, merged_deg: float) -> str | None:
-    near = []
-    for target in targets.values():
-        apart = float(separation(ra, dec, target.ra, target.dec))
-        if apart <= (merged_deg if target.merged else radius_deg):
-            near.append((apart, target.name))
-    return min(near)[1] if near else None
-
-
 def year_rows(
-    records: Sequence[FrameRecord], targets: Mapping[str, Target], radius_deg: float, merged_deg: float
+    records: Sequence[FrameRecord],
+    group_of: Mapping[str, str],
+    notes: Mapping[str, str] = _NOTHING,
+    moving: Mapping[str, str] = _NOTHING,
 ) -> dict[str, list[Record]]:
     """Rows of a year's four reports: every science frame is in each, with what stopped it where it did.
 
@@ -185,16 +186,14 @@ def year_rows(
     ----------
     records
         The year's science frames.
-    targets
-        Target groups; a frame's group is the nearest within ``radius_deg`` (``merged_deg`` for merged groups)
-        of its *solved* centre.
-    radius_deg, merged_deg
-        deg
+    group_of, notes, moving
+        By the frames' labels: the group that each shows, what there is to say about its OBJECT, and why it is taken
+        for a frame of a moving target (`tasks.fields.group_frames`).
     """
     rows: dict[str, list[Record]] = {"frame_stats": [], "astrom_report": [], "phot_report": [], "psf_report": []}
     for record in records:
         rows["frame_stats"].append(_stats_row(record))
-        rows["astrom_report"].append(_astrometry_row(record, targets, radius_deg, merged_deg))
+        rows["astrom_report"].append(_astrometry_row(record, group_of, notes, moving))
         rows["phot_report"].append(_photometry_row(record))
         rows["psf_report"].append(_psf_row(record))
     return rows
@@ -223,7 +222,7 @@ def _stats_row(record: FrameRecord) -> FrameStatsRow:
 
 
 def _astrometry_row(
-    record: FrameRecord, targets: Mapping[str, Target], radius_deg: float, merged_deg: float
+    record: FrameRecord, group_of: Mapping[str, str], notes: Mapping[str, str], moving: Mapping[str, str]
 ) -> AstrometryRow:
     solved = record.solved
     if solved is None:
@@ -252,7 +251,9 @@ def _astrometry_row(
         dec=solution.dec,
         pixel_scale=solution.pixel_scale,
         rotation_deg=solution.rotation_deg,
-        group=_group_at(solution.ra, solution.dec, targets, radius_deg, merged_deg),
+        group=group_of.get(record.raw.label),
+        note=notes.get(record.raw.label, ""),
+        moving=moving.get(record.raw.label, ""),
     )
 
 
