@@ -242,9 +242,12 @@ class Command:
             from tasks.report import groups_on_record
 
             shown = groups_on_record(self.settings.roots, self.telescope)
-            found = next((group for group in shown if group.casefold() == name.strip().casefold()), None)
+            word = name.strip().casefold()
+            found = next((row.group for row in shown if row.group.casefold() == word), None)
             if found is None:
-                self.stop(str(error))
+                called = [row.group for row in shown if word in {each.casefold() for each in row.words}]
+                place = " and ".join(called)
+                self.stop(f"no target group {name!r}; OBJECT says so of {place}" if called else str(error))
             return found
 
     def stop(self, line: str) -> NoReturn:
