@@ -12,13 +12,14 @@ from scipy.signal import fftconvolve
 
 from models.simulation import SimulationOptions, TrueFrame
 from tasks.simulation import camera
-from tasks.simulation.extended import draw_galaxies, draw_spiral
+from tasks.simulation.extended import draw_bodies, draw_galaxies, draw_spiral
 from tasks.simulation.headers import maxim_header, write_raw
 from tasks.simulation.optics import pixel_area, to_pixels
+from tasks.simulation.places import field_named
 from tasks.simulation.plan import Shot
 from tasks.simulation.psf import Psf, draw_stars, kernel
 from tasks.simulation.seeds import rng_for
-from tasks.simulation.sky import FIELDS, at_epoch, field_sources
+from tasks.simulation.sky import at_epoch, field_sources
 
 __all__ = ["cosmic_ray_charge", "expected_electrons", "expose", "mid_jyear", "noiseless_light", "psf_of"]
 
@@ -63,7 +64,9 @@ def noiseless_light(shot: Shot, options: SimulationOptions) -> tuple[Array, int]
     is_galaxy = np.asarray(table["kind"]) == "galaxy"
     visible = 0.3 * _sky_sigma_adu(shot)
     draw_galaxies(extended, table[is_galaxy], x[is_galaxy], y[is_galaxy], flux[is_galaxy], shot.wcs, visible)
-    if FIELDS[shot.field].spiral:
+    place = field_named(shot.field)
+    draw_bodies(extended, shot.wcs, shot.filter, shot.exptime * 10 ** (0.4 * shot.zero_point), place.bodies)
+    if place.spiral:
         knots = table[np.asarray(table["kind"]) == "knot"]
         draw_spiral(extended, shot.wcs, shot.filter, shot.exptime * 10 ** (0.4 * shot.zero_point), knots)
     light: Array = fftconvolve(np.pad(extended, 64, mode="edge"), kernel(psf), mode="same")[64:-64, 64:-64]

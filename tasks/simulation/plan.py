@@ -10,12 +10,12 @@ import numpy as np
 from models.base import Record
 from models.simulation import SimulationOptions, Trail, TrueWcs
 from tasks.core.errors import UserError
-from tasks.simulation.bands import BANDS
+from tasks.simulation.bands import ALL_BANDS
 from tasks.simulation.habits import Habit, habit_of
+from tasks.simulation.places import FIELDS, field_named
 from tasks.simulation.seeds import rng_for
-from tasks.simulation.sky import FIELDS
 
-__all__ = ["SITE", "Shot", "altitude_azimuth", "plan_campaign"]
+__all__ = ["SITE", "Shot", "airmass_at", "altitude_azimuth", "plan_campaign", "under_the_sky"]
 
 SITE = (43.9317, 5.7133, 650.0)
 """Latitude, longitude (east) in degrees, elevation in m."""
@@ -63,6 +63,7 @@ class Shot(Record):
     trails: tuple[Trail, ...] = ()
     header_offset: float | None = None
     software: str = ""
+    cards: tuple[tuple[str, str | float | int | None], ...] = ()
 
 
 def altitude_azimuth(ra: float, dec: float, when: datetime) -> tuple[float, float, float]:
@@ -76,7 +77,8 @@ def altitude_azimuth(ra: float, dec: float, when: datetime) -> tuple[float, floa
     return float(np.rad2deg(altitude)), float(np.rad2deg(azimuth) % 360), float(np.rad2deg(hour))
 
 
-def _airmass(altitude: float) -> float:
+def airmass_at(altitude: float) -> float:
+    """Airmass at an altitude in degrees."""
     # Kasten & Young (1989, Applied Optics 28, 4735).
     a = max(altitude, 3.0)
     return float(1 / (np.sin(np.deg2rad(a)) + 0.50572 * (a + 6.07995) ** -1.6364))
@@ -101,7 +103,7 @@ def _when(field: str, night: str, exptime: float, clock: dict[str, datetime]) ->
     while True:
         start = max(_first_light(field, night), clock.get(night, _evening(night)))
         end = start + timedelta(seconds=exptime + 30)
-        low = _airmass(altitude_azimuth(FIELDS[field].ra, FIELDS[field].dec, end)[0]) > _LARGEST_AIRMASS
+        low = airmass_at(altitude_azimuth(FIELDS[field].ra, FIELDS[field].dec, end)[0]) > _LARGEST_AIRMASS
         if not low and end < _evening(night) + timedelta(hours=28):
             return night, start
         night = f"{_evening(night) + timedelta(days=1):%Y%m%d}"
@@ -126,12 +128,29 @@ def _wcs(options: SimulationOptions, year: int, path: str, centre: tuple[float, 
     )
 
 
-def _sky_conditions(options: SimulationOptions, shot: Shot, year: int) -> Shot:
+def under_the_sky(
+    options: SimulationOptions, shot: Shot, year: int, aim: tuple[float, float] | None = None, habit: float = 0.0
+) -> Shot:
+    """A science shot with its night's weather, the telescope's pointing and what the mount says of it.
+
+    Parameters
+    ----------
+    options
+        Seed and size.
+    shot
+        Time, filter, field, airmass.
+    year
+        Of the camera's mounting.
+    aim
+        Where the observer wants to look (deg); None: the field's centre.
+    habit
+        How far an observer's centring is off, all of a night and target, deg (Rayleigh's sigma).
+    """
     assert shot.filter
     assert shot.field
     assert shot.airmass
     assert shot.pointing
-    band, field = BANDS[shot.filter], FIELDS[shot.field]
+    band = ALL_BANDS[shot.filter]
     night = rng_for(options.seed, "weather", shot.night)
     night_seeing = float(night.uniform(1.7, 3.0))
     night_zero = float(night.normal(0.0, 0.03))
@@ -143,15 +162,23 @@ def _sky_conditions(options: SimulationOptions, shot: Shot, year: int) -> Shot:
     transparency = float(rng.uniform(0.72, 0.95) if cloudy else rng.uniform(0.98, 1.0))
     zero = band.zero_point + mirror + night_zero - band.extinction * (shot.airmass - 1) + 2.5 * np.log10(transparency)
     distance, towards = rng.uniform(10, 60) / 3600, rng.uniform(0, 2 * np.pi)
+    place = field_named(shot.field)
+    ra, dec = aim or (place.ra, place.dec)
+    if habit:
+        centring = rng_for(options.seed, "centring", shot.night, shot.object).normal(0.0, habit, 2)
+        ra, dec = (
+            ra + float(np.clip(centring[0], -2 * habit, 2 * habit)) / np.cos(np.deg2rad(dec)),
+            dec + float(np.clip(centring[1], -2 * habit, 2 * habit)),
+        )
     centre = (
-        field.ra + float(distance * np.sin(towards) / np.cos(np.deg2rad(field.dec))),
-        field.dec + float(distance * np.cos(towards)),
+        ra + float(distance * np.sin(towards) / np.cos(np.deg2rad(dec))),
+        dec + float(distance * np.cos(towards)),
     )
     error = rng_for(options.seed, "mount", shot.night, shot.field)
     off = float(error.uniform(0.02, 0.29)) + float(rng.normal(0.0, 0.002))
     way = float(error.uniform(0, 2 * np.pi))
     said = (
-        centre[0] + off * np.sin(way) / np.cos(np.deg2rad(field.dec)),
+        centre[0] + off * np.sin(way) / np.cos(np.deg2rad(dec)),
         centre[1] + off * np.cos(way),
     )
     trails: tuple[Trail, ...] = ()
@@ -202,7 +229,7 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
                 start += timedelta(seconds=float(jitter.uniform(4, 25)))
                 start = start.replace(microsecond=start.microsecond // 10000 * 10000)
                 target = FIELDS[field]
-                airmass = _airmass(altitude_azimuth(target.ra, target.dec, start + timedelta(seconds=exptime / 2))[0])
+                airmass = airmass_at(altitude_azimuth(target.ra, target.dec, start + timedelta(seconds=exptime / 2))[0])
                 has_position = habit.positions[field]
                 shot = Shot(
                     path=path, kind="science", year=habit.year, night=night, start=start, exptime=exptime, object=name,
@@ -211,7 +238,7 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
                     header_airmass=airmass if has_position and habit.airmass != "absent" else None,
                     software=habit.software,
                 )  # fmt: skip
-                shot = _sky_conditions(options, shot, habit.year)
+                shot = under_the_sky(options, shot, habit.year)
                 if not has_position:
                     shot = shot.model_copy(update={"pointing": None, "header_offset": None})
                 shots.append(shot)
