@@ -8,7 +8,18 @@ from pydantic import Field, field_validator
 
 from models.base import Record, RelativePath
 
-__all__ = ["SIMULATED", "SimulationOptions", "Trail", "TrueFilter", "TrueFrame", "TrueWcs", "Truth"]
+__all__ = [
+    "ArchiveFrame",
+    "ArchiveTruth",
+    "RehearsalOptions",
+    "SIMULATED",
+    "SimulationOptions",
+    "Trail",
+    "TrueFilter",
+    "TrueFrame",
+    "TrueWcs",
+    "Truth",
+]
 
 SIMULATED = ("T120", "T080")
 """Telescopes that the simulator knows."""
@@ -162,3 +173,44 @@ class Truth(Record):
     filters: dict[str, TrueFilter]
     stars: RelativePath = Field(description="FITS table of all stars and galaxies near the frames")
     frames: tuple[TrueFrame, ...]
+
+
+Damage = Literal["dome closed", "thick cloud", "wrong field"]
+
+
+class RehearsalOptions(Record):
+    """A rehearsal of the release: how much of the archive, and what it is made to look like."""
+
+    archive: str | None = Field(
+        None, description="CSV of the archive's headers (default: ../shared/archive/t120_headers.csv of the checkout)"
+    )
+    fraction: float = Field(1.0, gt=0, le=1, description="part of the science frames; groups are taken whole")
+    groups: tuple[str, ...] = Field((), description="these groups alone, in place of a fraction")
+    size: int = Field(
+        1024, ge=256, le=1024, description="side of the frames, px; smaller ones see less sky at the same scale"
+    )
+    seed: int = Field(1, ge=0, le=2**31, description="same seed, same sky and same bytes")
+    damaged: float = Field(
+        0.03, ge=0, le=0.5, description="part of the science frames spoilt: dome closed, thick cloud, wrong field"
+    )
+
+
+class ArchiveFrame(Record):
+    """A file of the archive as it was played, and what it really shows."""
+
+    path: RelativePath
+    kind: Literal["bias", "flat", "science"]
+    group: str | None = Field(None, description="the group whose sky it shows")
+    filter: str | None = None
+    damage: Damage | None = None
+    copy_of: RelativePath | None = Field(None, description="the file whose bytes it has")
+    frame: TrueFrame | None = Field(None, description="what was drawn; null: a copy")
+
+
+class ArchiveTruth(Record):
+    """Everything that was played."""
+
+    schema_: int = Field(1, alias="schema", serialization_alias="schema")
+    options: RehearsalOptions
+    seconds: dict[str, float] = Field(description="processor seconds of a frame played, by kind")
+    frames: tuple[ArchiveFrame, ...]

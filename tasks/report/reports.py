@@ -241,6 +241,7 @@ def _astrometry_row(
             rotation_deg=None,
             group=None,
             remedy=failure.remedy,
+            search=record.search,
         )
     solution = solved.solution
     return AstrometryRow(
@@ -255,6 +256,7 @@ def _astrometry_row(
         rotation_deg=solution.rotation_deg,
         group=group_of.get(record.raw.label),
         note=notes.get(record.raw.label, ""),
+        search=record.search,
         moving=moving.get(record.raw.label, ""),
     )
 

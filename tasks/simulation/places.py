@@ -18,8 +18,8 @@ CATALOGUE_RADIUS = 0.8
 """Cone of the catalogues about a field, deg: half a frame's diagonal, the worst header pointing, and a margin."""
 ARCHIVE = "archive/"
 """What the names of the groups' fields begin with."""
-_ARCHIVE_RADIUS = 1.1
-"""Merged groups are 0.5 deg wide, and their headers as far off as any."""
+_MERGED_RADIUS = 1.1
+"""The same for merged groups, which are 0.5 deg wide."""
 
 
 class Body(Record):
@@ -148,10 +148,10 @@ def archive_field(group: str) -> Field:
         name=ARCHIVE + group, ra=target.ra, dec=target.dec, density=density, slope=0.20 if latitude > 20 else 0.24,
         bright=9.5, galaxies=2600 if latitude > 20 else 800, cluster=count, cluster_deg=radius, cluster_shift=shift,
         cluster_galaxies=260 if "Galaxy cluster" in target.type else 0, spiral=group == "M51",
-        bodies=_bodies(target), radius=_ARCHIVE_RADIUS,
+        bodies=_bodies(target), radius=_MERGED_RADIUS if target.merged else CATALOGUE_RADIUS,
         neighbours=tuple(
             (ARCHIVE + name, targets[name].ra, targets[name].dec)
-            for apart, name in near if name != group and apart < 2 * _ARCHIVE_RADIUS
+            for apart, name in near if name != group and apart < 2 * _MERGED_RADIUS
         ),
         first_id=1_000_000_001 + 20_000_000 * list(targets).index(group),
     )  # fmt: skip
