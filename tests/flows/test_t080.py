@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from models.base import Roots
 from models.catalog import Cone
+from models.frame import ColourTerm
 from models.simulation import SimulationOptions, Truth
 from models.target import load_targets
 from models.telescope import load_telescope
@@ -91,7 +92,9 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Sky:
 def telescope(sky: Sky):
     whole = load_telescope("T080")
     rows, columns = sky.truth.options.shape
-    return whole.model_copy(update={"camera": whole.camera.model_copy(update={"shape": (rows, columns)})})
+    small = whole.model_copy(update={"camera": whole.camera.model_copy(update={"shape": (rows, columns)})})
+    # A year of frames would tell it; two of a small field do not.
+    return small.with_colour_terms([ColourTerm(filter="r", term=sky.truth.filters["r"].c1, error=0.01, n_frames=2)])
 
 
 @pytest.fixture(scope="module")
