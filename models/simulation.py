@@ -12,6 +12,7 @@ __all__ = [
     "ArchiveFrame",
     "ArchiveTruth",
     "RehearsalOptions",
+    "SIMULATED",
     "SimulationOptions",
     "Trail",
     "TrueFilter",
@@ -20,8 +21,10 @@ __all__ = [
     "Truth",
 ]
 
+SIMULATED = ("T120", "T080")
+"""Telescopes that the simulator knows."""
 FieldName = Literal["M51", "M67"]
-FilterName = Literal["B", "V", "R", "g", "r", "i", "Ha"]
+FilterName = Literal["B", "V", "R", "g", "r", "i", "Ha", "Clear"]
 
 
 class SimulationOptions(Record):
@@ -31,16 +34,29 @@ class SimulationOptions(Record):
     years: tuple[int, ...] = Field((2019, 2023, 2025), description="years observed")
     fields: tuple[FieldName, ...] = Field(("M51", "M67"), description="fields observed: M51, M67")
     filters: tuple[FilterName, ...] = Field(
-        (), description="filters, used every year: B V R g r i Ha (default: what each year used); Ha on M51 only"
+        (),
+        description="filters, used every year: B V R g r i Ha (default: what each year used); Ha on M51 only; "
+        "Clear: no filter, T080 and M67 only",
     )
     frames: int = Field(3, ge=1, le=200, description="frames of each field, filter and year")
     biases: int = Field(7, ge=0, le=100, description="biases a year")
     flats: int = Field(5, ge=0, le=100, description="flats of each filter and year")
-    size: int = Field(1024, ge=256, le=2048, description="side of the frames, px")
+    size: int = Field(1024, ge=256, le=2048, description="side of the frames, px; the T080's are 1.5 times as wide")
     oddities: bool = Field(True, description="mislabelled, underexposed and warm calibration frames among the others")
     real_m67: str | None = Field(
         None, description="file of Gaia's stars of M67 (CSV) to use in place of statistical ones"
     )
+
+    telescope: Literal["T120", "T080"] = Field(
+        "T120", description="whose frames", json_schema_extra={"option": "common"}
+    )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a frame."""
+        return (
+            (self.size, self.size) if self.telescope == "T120" else (round(self.size * 1023 / 1024), self.size * 3 // 2)
+        )
 
     @field_validator("years", mode="before")
     @classmethod

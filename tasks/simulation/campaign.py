@@ -20,9 +20,10 @@ from tasks.core.errors import UserError
 from tasks.core.files import digest_file, write_json, writing
 from tasks.core.pool import configure_pool, in_pool, stop_pool
 from tasks.simulation.bands import true_filters
-from tasks.simulation.camera import GAIN, READ_NOISE
+from tasks.simulation.camera import GAIN
 from tasks.simulation.catalogues import GAIA_LIMIT, gaia_table, ps1_table
 from tasks.simulation.expose import expose
+from tasks.simulation.instruments import instrument_of
 from tasks.simulation.places import FIELDS, field_named
 from tasks.simulation.plan import Shot, plan_campaign
 from tasks.simulation.sky import field_sources
@@ -119,9 +120,11 @@ def simulate_campaign(
         stop_pool()
     rows = _catalogues(roots, options)
     _stars(roots, options)
+    instrument = instrument_of(options)
     truth = Truth(
-        schema=1, simulator=VERSION, definitions=_DEFINITIONS, options=options, gain=GAIN, read_noise=READ_NOISE,
-        filters=true_filters(), stars=_STARS, frames=tuple(done[k][0] for k in range(len(shots))),
+        schema=1, simulator=VERSION, definitions=_DEFINITIONS, options=options, gain=GAIN,
+        read_noise=instrument.read_noise,
+        filters=true_filters(instrument.bands), stars=_STARS, frames=tuple(done[k][0] for k in range(len(shots))),
     )  # fmt: skip
     write_json(roots.data / "truth.json", truth.model_dump(mode="json", by_alias=True))
     kept = sum(was_there for _, was_there in done.values())

@@ -11,7 +11,8 @@ from models.base import Record
 from models.simulation import SimulationOptions, Trail, TrueWcs
 from tasks.core.errors import UserError
 from tasks.simulation.bands import ALL_BANDS
-from tasks.simulation.habits import Habit, habit_of
+from tasks.simulation.habits import Habit
+from tasks.simulation.instruments import habit_for, instrument_of
 from tasks.simulation.places import FIELDS, field_named
 from tasks.simulation.seeds import rng_for
 
@@ -24,10 +25,9 @@ _EXPOSURES = {
     "M51": {"B": (300, 240, 300), "V": (180, 120, 180), "R": (120, 90, 120), "g": (180, 120, 180),
             "r": (120, 180, 90), "i": (180, 120, 180), "Ha": (300, 300, 600)},
     "M67": {"B": (120, 60, 120), "V": (30, 20, 60), "R": (30, 20, 60), "g": (60, 30, 60), "r": (30, 60, 20),
-            "i": (60, 30, 60), "Ha": (120, 120, 120)},
+            "i": (60, 30, 60), "Ha": (120, 120, 120), "Clear": (30, 20, 30)},
 }  # fmt: skip
-_FLAT_SECONDS = {"B": 8.0, "V": 4.0, "R": 3.0, "g": 5.0, "r": 3.0, "i": 4.0, "Ha": 20.0}
-_TRUE_SCALE = 0.770
+_FLAT_SECONDS = {"B": 8.0, "V": 4.0, "R": 3.0, "g": 5.0, "r": 3.0, "i": 4.0, "Ha": 20.0, "Clear": 2.0}
 _LARGEST_AIRMASS = 2.1
 
 
@@ -112,19 +112,21 @@ def _when(field: str, night: str, exptime: float, clock: dict[str, datetime]) ->
 def _wcs(options: SimulationOptions, year: int, path: str, centre: tuple[float, float]) -> TrueWcs:
     # The camera is taken off each year: its own angle, scale and optical axis. Flexure and refraction per frame.
     rng = rng_for(options.seed, "camera", year)
-    rotation, scale = -90.0 + rng.uniform(-1.6, 1.6), _TRUE_SCALE + rng.normal(0, 0.0005)
-    axis = options.size / 2 + 0.5 + rng.uniform(-25, 25, 2)
+    instrument, (rows, columns) = instrument_of(options), options.shape
+    rotation, scale = instrument.rotation_deg + rng.uniform(-1.6, 1.6), instrument.scale + rng.normal(0, 0.0005)
+    axis = np.array([columns, rows]) / 2 + 0.5 + rng.uniform(-25, 25, 2)
     k = 4.1e-9 * rng.uniform(0.85, 1.15)
     own = rng_for(options.seed, "flexure", path)
     angle = np.deg2rad(rotation + own.normal(0, 0.01))
     s = scale * (1 + own.normal(0, 2e-5)) / 3600
-    cd = ((-s * np.cos(angle), s * np.sin(angle)), (s * np.sin(angle), s * np.cos(angle)))
+    x = instrument.parity * s
+    cd = ((x * np.cos(angle), s * np.sin(angle)), (-x * np.sin(angle), s * np.cos(angle)))
     return TrueWcs(
         crval=centre,
         crpix=(float(axis[0]), float(axis[1])),
         cd=((float(cd[0][0]), float(cd[0][1])), (float(cd[1][0]), float(cd[1][1]))),
         k=float(k),
-        shape=(options.size, options.size),
+        shape=options.shape,
     )
 
 
@@ -150,7 +152,8 @@ def under_the_sky(
     assert shot.field
     assert shot.airmass
     assert shot.pointing
-    band = ALL_BANDS[shot.filter]
+    instrument = instrument_of(options)
+    band = (ALL_BANDS | instrument.bands)[shot.filter]
     night = rng_for(options.seed, "weather", shot.night)
     night_seeing = float(night.uniform(1.7, 3.0))
     night_zero = float(night.normal(0.0, 0.03))
@@ -185,11 +188,11 @@ def under_the_sky(
     if rng.random() < 0.07:
         trails = (
             Trail(
-                x=float(rng.uniform(0.2, 0.8) * options.size), y=float(rng.uniform(0.2, 0.8) * options.size),
+                x=float(rng.uniform(0.2, 0.8) * options.shape[1]), y=float(rng.uniform(0.2, 0.8) * options.shape[0]),
                 angle_deg=float(rng.uniform(0, 180)), electrons_per_px=float(rng.lognormal(np.log(3000.0), 0.6)),
             ),
         )  # fmt: skip
-    e = rng.normal(0.0, 0.02, 2)
+    e = rng.normal(0.0, 0.02, 2) + instrument.stretch
     return shot.model_copy(
         update={
             "wcs": _wcs(options, year, shot.path, centre),
@@ -213,7 +216,7 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
     numbers: dict[tuple[str, str, str], int] = {}
     for field in sorted(options.fields, key=lambda name: FIELDS[name].ra):
         for band in filters:
-            if band == "Ha" and not FIELDS[field].spiral:
+            if (band == "Ha" and not FIELDS[field].spiral) or (band == "Clear" and FIELDS[field].spiral):
                 continue
             spelling, tag = habit.filters[band]
             for k in range(options.frames):
@@ -312,11 +315,16 @@ def plan_campaign(options: SimulationOptions) -> list[Shot]:
     """
     shots: list[Shot] = []
     for year in sorted(options.years):
-        habit = habit_of(year)
+        habit = habit_for(options, year)
         filters = options.filters or habit.used
+        if unknown := set(filters) - set(habit.filters):
+            raise UserError(f"the {options.telescope} has no filter {', '.join(sorted(unknown))} in its wheel")
         science = _science(options, habit, filters)
         used = tuple(band for band in filters if any(shot.filter == band for shot in science))
         shots += science + _calibration(options, habit, used)
     if not any(shot.kind == "science" for shot in shots):
-        raise UserError("no frame to take: the narrow filter Ha is used on M51 only; add --fields M51 or a filter")
-    return sorted(shots, key=lambda shot: shot.path)
+        raise UserError(
+            "no frame to take: the narrow filter Ha is used on M51 only, Clear on M67; add a field or a filter"
+        )
+    cards = instrument_of(options).cards
+    return sorted((shot.model_copy(update={"cards": cards}) for shot in shots), key=lambda shot: shot.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 from astropy.table import Table, vstack
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from models.simulation import SimulationOptions
 from tasks.core.errors import UserError
-from tasks.simulation.bands import ALL_BANDS, BANDS, gaia_magnitudes, johnson, locus, natural
+from tasks.simulation.bands import ALL_BANDS, BANDS, Band, gaia_magnitudes, johnson, locus, natural
 from tasks.simulation.extended import spiral_knots
+from tasks.simulation.instruments import instrument_of
 from tasks.simulation.places import ARCHIVE, Field, field_named
 from tasks.simulation.seeds import rng_for
 
@@ -217,19 +218,19 @@ def _own_sources(options: SimulationOptions, name: str) -> Table:
     table["dec"] = np.concatenate([stars["dec"], galaxies["dec"]])
     for key in ("pmra", "pmdec", "parallax"):
         table[key] = np.concatenate([stars[key], nothing])
-    _magnitudes(table, ps1, ALL_BANDS if name.startswith(ARCHIVE) else BANDS)
+    _magnitudes(table, ps1, ALL_BANDS if name.startswith(ARCHIVE) else instrument_of(options).bands)
     for column, key in (("re_arcsec", "re"), ("sersic_n", "n"), ("axis_ratio", "q"), ("pa_deg", "pa")):
         table[column] = np.concatenate([missing, galaxies[key]])
     return vstack([table, _knots(rng, field, first + n + m)]) if field.spiral else table
 
 
-def _magnitudes(table: Table, ps1: dict[str, Array], bands: Iterable[str]) -> None:
+def _magnitudes(table: Table, ps1: dict[str, Array], bands: Mapping[str, Band]) -> None:
     for band, values in ps1.items():
         table[band] = values
     for band, values in johnson(ps1).items():
         table[f"{band}_{'C' if band in 'RI' else 'J'}"] = values
     for band in bands:
-        table[f"{band}_nat"] = natural(ps1, band)
+        table[f"{band}_nat"] = natural(ps1, band, bands)
     table["G"], table["bp_rp"] = gaia_magnitudes(ps1)
 
 
