@@ -188,6 +188,19 @@ def test_without_the_archive_it_says_what_is_missing(tmp_path: Path, capsys: pyt
     assert "lacks the columns" in capsys.readouterr().err
 
 
+def test_what_was_played_before_stays_in_the_comparison(
+    table: Path, played: tuple[Roots, ArchiveTruth], capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots, _ = played
+    at = ["--archive", str(table), "--root", str(roots.data), "--size", "256", "--damaged", "0"]
+    assert command.main([*at, "--groups", "M51", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 groups: M51 NGC5813" in said
+    assert "3 science frames, 2 flats, 1 biases of 256 px" in said
+    assert command.main([*at, "--compare"]) == 2
+    assert "nothing to compare: " in capsys.readouterr().err
+
+
 def _truth(**damage: str | None) -> ArchiveTruth:
     frames = []
     for name, what in damage.items():
