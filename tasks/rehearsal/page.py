@@ -17,6 +17,9 @@ Written by `make rehearsal`: the simulator plays the archive's own files (real p
 exposure times; the sky of each group drawn at its true place), `flows.reduce_year` and `flows.build_release` work on
 them, and what came out is set against what was played. {what}
 
+A frame is good if it was not spoilt and its true zero point is within 0.25 mag of the median of its group and filter:
+what a passing cloud dims by more is cut from a stack by design.
+
 | goal | reached | |
 |---|---|---|
 """
