@@ -126,7 +126,8 @@ def test_a_word_that_names_no_group_leads_to_the_field_it_stands_for(tmp_path, c
     install("MICRO", tmp_path)
     place = GroupRow(
         telescope="MICRO", group="J0203+4649", ra=30.9692, dec=46.8175, named_by="position", type="",
-        words=("HATP-32",), nights=("20171219",), filters=("Clear",), n_frames=24, n_disagree=0, patches=1, moving="", notes=(),
+        words=("HATP-32",), nights=("20171219",), filters=("Clear",), n_frames=24, n_disagree=0,
+        patches=1, moving="", notes=(),
     )  # fmt: skip
     write_report(tmp_path / "stacks" / "MICRO_groups_report.json", "groups_report", [place])
     command = Command("flows.stack_target", "")
