@@ -21,6 +21,9 @@ __all__ = ["FloatImage", "RawImage", "open_raw", "quiet_fits", "read_raw", "writ
 
 FloatImage = npt.NDArray[np.float32]
 
+_GZIP = b"\x1f\x8b"
+_SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e9
+"""Of BSCALE and BZERO: 16-bit cameras have 1 and 32768, images in electrons or normalised ones other small numbers."""
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _CHECKSUM_COMMENT = "HDU checksum"
 _DATASUM_COMMENT = "data unit checksum"
@@ -93,11 +96,20 @@ def _unreadable(stage: str, path: Path, why: str) -> StageError:
     )
 
 
-def _number(header: fits.Header, keyword: str, default: float) -> float:
-    try:
-        return float(header.get(keyword, default))
-    except (TypeError, ValueError, VerifyError):
-        return default
+def _scaling(header: fits.Header, keyword: str, default: float, stage: str, path: Path) -> float:
+    """BZERO or BSCALE.
+
+    Raises
+    ------
+    StageError
+        If it is no number that a camera's pixels can have been scaled with.
+    """
+    value = header.get(keyword, default)
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+    low = _SMALLEST_SCALE if keyword == "BSCALE" else 0.0
+    if not low <= abs(number) <= _LARGEST_SCALE:
+        raise _unreadable(stage, path, f"{keyword} = {value!r} makes no pixel values of its numbers")
+    return number
 
 
 def open_raw(path: Path, stage: str, shape: tuple[int, int] | None = None) -> RawImage:
@@ -121,6 +133,9 @@ def open_raw(path: Path, stage: str, shape: tuple[int, int] | None = None) -> Ra
         size = path.stat().st_size
         if size == 0:
             raise _unreadable(stage, path, "the file is empty")
+        with open(path, "rb") as stream:
+            if stream.read(len(_GZIP)) == _GZIP:
+                raise _unreadable(stage, path, "it is compressed; unpack it with gunzip")
         with quiet_fits(), fits.open(path, mode="readonly", memmap=False, do_not_scale_image_data=True) as hdus:
             for hdu in hdus:
                 if isinstance(hdu, fits.CompImageHDU):
@@ -155,7 +170,8 @@ def open_raw(path: Path, stage: str, shape: tuple[int, int] | None = None) -> Ra
     if size < offset + found[0] * found[1] * abs(bitpix) // 8:
         raise _truncated(stage, path)
     return RawImage(
-        path, header, found, offset, bitpix, _number(header, "BZERO", 0.0), _number(header, "BSCALE", 1.0),
+        path, header, found, offset, bitpix,
+        _scaling(header, "BZERO", 0.0, stage, path), _scaling(header, "BSCALE", 1.0, stage, path),
         int(blank) if isinstance(blank, int) and not isinstance(blank, bool) else None, stage,
     )  # fmt: skip
 
