@@ -28,7 +28,7 @@ from models.run import RunContext
 from tasks.catalogs import find_cone
 from tasks.core.errors import StageError
 from tasks.core.pool import configure_pool, in_pool, stop_pool
-from tasks.fields import order_fields, plan_fields
+from tasks.fields import group_frames, order_fields, plan_fields
 from tasks.inventory import take_inventory
 from tasks.photometry import gather_colour_terms
 from tasks.report import write_frames, write_report, write_schemas, year_rows
@@ -151,8 +151,9 @@ def reduce_year(year: int, run: RunContext) -> list[FrameRecord]:
         records = _each(_finish, [(m, p, terms, run) for m, p in zip(measured, placed, strict=True)])
     finally:
         stop_pool()
-    selection, folder = run.settings.selection, run.roots.data / str(year) / run.telescope.name
-    rows = year_rows(records, run.targets, selection.radius_arcmin / 60, selection.merged_radius_deg)
+    folder = run.roots.data / str(year) / run.telescope.name
+    sky = group_frames(records, run.targets, run.settings.astrometry, run.settings.selection)
+    rows = year_rows(records, sky.group_of, sky.notes, sky.moving)
     for kind, of_kind in rows.items():
         write_report(folder / "reports" / f"{kind}.json", kind, of_kind)
     write_frames(records, folder)

@@ -237,7 +237,13 @@ class Command:
         try:
             return find_target(name, load_targets(self.settings.roots.data)).name
         except TargetError as error:
-            self.stop(str(error))
+            from tasks.report import groups_on_record
+
+            shown = groups_on_record(self.settings.roots, self.telescope)
+            found = next((group for group in shown if group.casefold() == name.strip().casefold()), None)
+            if found is None:
+                self.stop(str(error))
+            return found
 
     def stop(self, line: str) -> NoReturn:
         """End the program with status 2 and one clear line."""

@@ -8,13 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from prefect.utilities.annotations import quote
 
 from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import known_field
 from flows._progress import RunProgress
+from flows._sky import sky_of, sky_of_run, target_named
 from flows._way import as_failure
 from models.astrometry import Alignment
 from models.base import Record, Roots
@@ -24,10 +24,9 @@ from models.report import PhotometryCheckRow, StackPsfRow, StackRow
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.stack import Selection, Stack
-from models.target import Target, find_target, target_by_object
+from models.target import Target, target_by_object
 from models.telescope import Telescope
 from tasks.astrometry.tasks import aligned_frames
-from tasks.catalogs import separation
 from tasks.core.cache import recall
 from tasks.core.errors import UserError
 from tasks.core.files import is_current
@@ -41,6 +40,7 @@ from tasks.stacking import group_centre
 from tasks.stacking.tasks import colour_picture, selected_frames
 
 __all__ = [
+    "STACK_REPORTS",
     "GroupFrames",
     "align",
     "describe_groups",
@@ -70,31 +70,23 @@ class GroupFrames:
         return sorted({record.raw.filter for record in self.members if record.raw.filter} | set(self.rejected))
 
 
-def _places(records: Sequence[FrameRecord], run: RunContext) -> list[str | None]:
-    """The group in which each frame's solved centre lies; None where there is none, or no solution."""
-    places: list[str | None] = [None] * len(records)
-    solved = [i for i, record in enumerate(records) if record.solved is not None]
-    if not solved or not run.targets:
-        return places
-    centres = [record.solved.solution for record in records if record.solved is not None]
-    names = list(run.targets)
-    apart = separation(
-        np.array([[centre.ra] for centre in centres]),
-        np.array([[centre.dec] for centre in centres]),
-        np.array([run.targets[name].ra for name in names]),
-        np.array([run.targets[name].dec for name in names]),
-    )
-    nearest = apart.argmin(axis=1)
-    for row, i in enumerate(solved):
-        if apart[row, nearest[row]] <= run.settings.selection.merged_radius_deg:
-            places[i] = names[nearest[row]]
-    return places
-
-
 def groups_seen(run: RunContext) -> list[Target]:
-    """Every group that the solved frames of any year show, by name."""
-    records = [record for year in read_years(run.roots, run.telescope).values() for record in year]
-    return [run.targets[name] for name in sorted({place for place in _places(records, run) if place is not None})]
+    """Every group that the solved frames of any year show and that may be stacked, by name.
+
+    No moving target's fields; a place that is not in the table only where a filter has frames enough.
+    """
+    years = read_years(run.roots, run.telescope)
+    if not years:
+        return []
+    sky, selection = sky_of(years, run), run.settings.selection
+    found = [group for group in sky.map.groups.values() if not group.moving or selection.moving]
+    frames = Counter(
+        (sky.map.group_of[record.raw.label], record.raw.filter)
+        for record in sky.records
+        if record.raw.label in sky.map.group_of
+    )
+    enough = {name for (name, _), count in frames.items() if count >= selection.min_frames}
+    return [group.target for group in found if group.named_by == "table" or group.target.name in enough]
 
 
 def _why_not(record: FrameRecord, target: Target, run: RunContext) -> tuple[str, bool] | None:
@@ -114,33 +106,30 @@ def _why_not(record: FrameRecord, target: Target, run: RunContext) -> tuple[str,
 def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
     """Gather a group's frames from every reduced year.
 
-    A frame belongs to the group whose place is nearest to its solved centre. Where a name said this group and
-    the sky says another place, or nothing, the frame is listed with the reason.
+    A frame belongs to the group whose footprint it overlaps (`tasks.fields.group_frames`). Where a name said this
+    group and the sky says another place, or nothing, the frame is listed with the reason.
 
     Raises
     ------
     UserError
         If no year was reduced, or no frame shows or names the group.
     """
-    years = read_years(run.roots, run.telescope)
-    if not years:
-        raise UserError(
-            f"no reduced frames of {run.telescope.name} under {run.roots.data}; first: python -m flows.reduce_year YEAR"
-        )
+    sky = sky_of_run(run)
+    years, records = sky.years, sky.records
     members, rejected, pending = [], defaultdict(list), 0
-    records = [record for year in years.values() for record in year]
-    places = _places(records, run)
     named = {word: target_by_object(word, run.targets) for word in {record.raw.object for record in records}}
-    for record, place in zip(records, places, strict=True):
+    for record in records:
+        label, place = record.raw.label, sky.map.group_of.get(record.raw.label)
         meant = named[record.raw.object]
         if place != target.name and not (meant is not None and meant.name == target.name and record.raw.filter):
             continue
         if record.solved is not None and place != target.name:
-            solution = record.solved.solution
-            where = f"the field is at {solution.ra:.4f} {solution.dec:+.4f}" + (f", {place}" if place else "")
-            rejected[record.raw.filter or ""].append(
-                Rejected(file=record.raw.label, reason=f"OBJECT says {record.raw.object}, {where}")
-            )
+            said = sky.map.notes.get(label, f"OBJECT says {record.raw.object}, the sky says {place}")
+            rejected[record.raw.filter or ""].append(Rejected(file=label, reason=said))
+            continue
+        if label in sky.map.moving and not run.settings.selection.moving:
+            said = f"{sky.map.moving[label]} (--selection-moving stacks it)"
+            rejected[record.raw.filter or ""].append(Rejected(file=label, reason=said))
             continue
         reason = _why_not(record, target, run)
         if reason is None:
@@ -149,7 +138,7 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
             rejected[record.raw.filter or ""].append(Rejected(file=record.raw.label, reason=reason[0]))
             pending += reason[1]
     if not members and not rejected:
-        seen = Counter(place for place in places if place is not None)
+        seen = Counter(sky.map.group_of.values())
         there = ", ".join(f"{name} ({count})" for name, count in seen.most_common(8)) or "no known group"
         raise UserError(f"no frame of {target.name} in {', '.join(map(str, years))}; frames show {there}")
     return GroupFrames(
@@ -297,12 +286,13 @@ def _psf_row(stack: Stack) -> StackPsfRow:
     )
 
 
-_REPORTS = "reports of stacks"
+STACK_REPORTS = "reports of stacks"
+"""Lock of the reports and pages over all groups."""
 
 
 def gather_rows(roots: Roots, telescope: Telescope, group: str, new: Mapping[str, Sequence[Record]]) -> None:
     """A group's rows, and the rows of all groups gathered: by one run at a time, or rows are lost."""
-    with locked(roots, _REPORTS):
+    with locked(roots, STACK_REPORTS):
         stack_rows(roots, telescope, group, new)
 
 
@@ -360,7 +350,7 @@ def report_group(
         # What an earlier run made is in the interface already, as the latest under its key.
         if picture.stat().st_mtime >= run.started:
             show_picture(picture, picture.stem)
-    with locked(run.roots, _REPORTS):
+    with locked(run.roots, STACK_REPORTS):
         index = write_index_page(run.roots)
     return RunSummary(
         title=f"{target.name} {run.telescope.name}",
@@ -414,7 +404,7 @@ def describe_groups(args: argparse.Namespace, settings: Settings, telescope: Tel
     """Which frames would be stacked, by filter and year; writes nothing."""
     run = RunContext.of(telescope.name, settings)
     for group in args.groups:
-        target = find_target(group, run.targets)
+        target = target_named(group, run)
         frames = frames_of_group(target, run)
         say(f"{target.name}: would stack, under {run.roots.data / 'stacks' / target.name / telescope.name}")
         for filter in frames.filters:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import State
 
 from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
 from flows._cli import say
-from flows._group import describe_groups, groups_seen
+from flows._group import STACK_REPORTS, describe_groups, groups_seen
 from flows._way import as_failure
 from flows._year import describe_years
 from models.frame import FrameFailure
@@ -19,9 +20,10 @@ from models.inventory import Inventory
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.telescope import Telescope
-from tasks.core.errors import UserError
+from tasks.core.errors import StageError, UserError
+from tasks.core.records import locked
 from tasks.inventory import take_inventory
-from tasks.report import write_index_page
+from tasks.report import write_index_page, write_release, write_schemas
 
 __all__ = ["Part", "describe_release", "exit_status", "part", "release_summary", "years_of"]
 
@@ -98,17 +100,24 @@ def part(name: str, stage: str, run: RunContext, work: Callable[[], State[Any]])
 
 
 def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
-    """The index page over all groups, and the release in numbers."""
-    index = write_index_page(run.roots)
-    failures = tuple(each.failure for each in parts if each.failure is not None)
+    """The index page over all groups, the release's tables, and the release in numbers."""
+    failures = [each.failure for each in parts if each.failure is not None]
+    files: tuple[Path, ...] = ()
+    with locked(run.roots, STACK_REPORTS):
+        write_schemas(run.roots.data / "schemas")
+        try:
+            files = write_release(run.roots, run.telescope, run.targets)[:1]
+        except StageError as error:
+            failures.append(error.record("release tables"))
+        files = (write_index_page(run.roots), *files)
     return RunSummary(
         title=f"release {run.telescope.name}",
         n_asked=len(parts),
-        n_made=len(parts) - len(failures),
+        n_made=sum(each.failure is None for each in parts),
         n_pending=sum(each.pending for each in parts),
-        failures=failures,
+        failures=tuple(failures),
         figures={each.name: each.told for each in parts},
-        files=(index.relative_to(run.roots.data).as_posix(),),
+        files=tuple(file.relative_to(run.roots.data).as_posix() for file in files),
     )
 
 

@@ -19,6 +19,7 @@ from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import PlacedFrame
 from flows._progress import RunProgress
+from flows._sky import group_rows, sky_of
 from flows._way import as_failure
 from models.field import FieldCatalogs
 from models.frame import ColourTerm, FrameFailure, FrameRecord, MasterBias, MasterFlat, RawFrame, ReducedFrame
@@ -29,10 +30,12 @@ from models.telescope import Telescope
 from tasks.calibration.tasks import master_bias, master_flat
 from tasks.core.errors import UserError
 from tasks.core.files import write_json
+from tasks.core.records import locked
+from tasks.fields import SkyMap
 from tasks.inventory import night_of, of_years, take_inventory
 from tasks.inventory.tasks import raw_inventory
 from tasks.photometry import gather_colour_terms
-from tasks.report import write_frames, write_schemas, year_rows
+from tasks.report import read_years, write_frames, write_report, write_schemas, year_rows
 from tasks.report.tasks import report_with_artifact
 
 __all__ = [
@@ -57,6 +60,8 @@ _FOLDERS = {
     "psf_report": "psf",
 }
 
+
+_NOTES_SHOWN = 8
 
 _whole: ContextVar[Inventory | None] = ContextVar("inventory of all years", default=None)
 
@@ -274,6 +279,23 @@ def _figures(inventory: Inventory, masters: Masters, records: Sequence[FrameReco
     return figures
 
 
+def _sky_figures(sky: SkyMap, records: Sequence[FrameRecord]) -> dict[str, str]:
+    """What the year's frames show, and where that is not what they say."""
+    shown = Counter(sky.group_of[r.raw.label] for r in records if r.raw.label in sky.group_of)
+    if not shown:
+        return {}
+    figures = {"groups": ", ".join(f"{name} {count}" for name, count in sorted(shown.items()))}
+    said = Counter(sky.notes[r.raw.label] for r in records if r.raw.label in sky.notes)
+    if said:
+        lines = [f"{count} × {note}" for note, count in sorted(said.items(), key=lambda item: (-item[1], item[0]))]
+        more = f"; and {len(lines) - _NOTES_SHOWN} more, in astrom_report.json" if len(lines) > _NOTES_SHOWN else ""
+        figures["word against sky"] = "; ".join(lines[:_NOTES_SHOWN]) + more
+    moving = Counter(sky.moving[r.raw.label] for r in records if r.raw.label in sky.moving)
+    if moving:
+        figures["moving targets"] = "; ".join(f"{count} frames: {why}" for why, count in sorted(moving.items()))
+    return figures
+
+
 def report_year(
     year: int,
     inventory: Inventory,
@@ -283,15 +305,19 @@ def report_year(
     run: RunContext,
 ) -> RunSummary:
     """Write the four reports, the frames file and the schemas; sum the year up."""
-    selection = run.settings.selection
     folder = run.roots.data / str(year) / run.telescope.name
-    rows = year_rows(records, run.targets, selection.radius_arcmin / 60, selection.merged_radius_deg)
+    sky = sky_of({**read_years(run.roots, run.telescope), year: tuple(records)}, run).map
+    rows = year_rows(records, sky.group_of, sky.notes, sky.moving)
     files = []
     for kind, subfolder in _FOLDERS.items():
         path = folder / subfolder / f"{kind}.json"
         report_with_artifact(path, kind, quote(rows[kind]), f"{year} {run.telescope.name}")
         files.append(path.relative_to(run.roots.data).as_posix())
     write_frames(records, folder)
+    groups_file = run.roots.data / "stacks" / f"{run.telescope.name}_groups_report.json"
+    with locked(run.roots, "groups"):
+        write_report(groups_file, "groups_report", group_rows(sky, run))
+    files.append(groups_file.relative_to(run.roots.data).as_posix())
     write_schemas(run.roots.data / "schemas")
     made = [*masters.bias.values(), *masters.flat.values()]
     write_json(folder / "masters.json", [master.model_dump(mode="json") for master in made])
@@ -309,7 +335,7 @@ def report_year(
         n_pending=sum(1 for record in records if record.pending),
         unanswered=tuple(question for field in fields for question in field.unanswered),
         failures=failures,
-        figures=_figures(inventory, masters, records),
+        figures=_figures(inventory, masters, records) | _sky_figures(sky, records),
         files=tuple(files),
     )
 

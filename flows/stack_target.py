@@ -36,9 +36,9 @@ from flows._parameters import GroupName, Refresh, StackTargetSettings, Telescope
 from flows._pending import noted
 from flows._run import a_run
 from flows._runner import finish, task_runner
+from flows._sky import target_named
 from flows._stack import combine_filters, finish_filter
 from models.run import RunContext, RunSummary
-from models.target import find_target
 
 
 @flow(
@@ -56,7 +56,7 @@ def stack_target(
     Parameters
     ----------
     group
-        A target group of the shipped table or of ``DATA_ROOT/targets.toml``.
+        A target group of the shipped table or of ``DATA_ROOT/targets.toml``, or one that the frames show.
     telescope
         Name of a telescope profile.
     settings
@@ -65,7 +65,7 @@ def stack_target(
         Stages to run again whatever is on record.
     """
     run = RunContext.of(telescope, settings, refresh)
-    target = find_target(group, run.targets)
+    target = target_named(group, run)
     with a_run(run, f"stack {target.name} {telescope}") as progress:
         frames = frames_of_group(target, run)
         catalogs = group_catalogs(target, frames, run, progress)

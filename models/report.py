@@ -12,6 +12,7 @@ from models.frame import AstrometryStatus, Kind, PhotometryStatus, Rejected
 __all__ = [
     "AstrometryRow",
     "FrameStatsRow",
+    "GroupRow",
     "InventoryRow",
     "PhotometryCheckRow",
     "PhotometryRow",
@@ -73,6 +74,27 @@ class AstrometryRow(Record):
     rotation_deg: float | None
     group: str | None
     remedy: str = ""
+    note: str = Field("", description="where OBJECT or the header's position and the sky disagree, in plain words")
+    moving: str = Field("", description="why it is taken for a frame of a moving target; empty: it is not")
+
+
+class GroupRow(Record):
+    """A group that the solved frames of all years show."""
+
+    telescope: str
+    group: str
+    ra: float
+    dec: float
+    named_by: Literal["table", "resolver", "position"]
+    type: str
+    words: tuple[str, ...] = Field(description="what OBJECT says, the commonest first")
+    nights: tuple[str, ...]
+    filters: tuple[str, ...]
+    n_frames: int
+    n_disagree: int = Field(description="frames whose OBJECT or header position says another place")
+    patches: int = Field(description="heaps of frames that overlap within and not among each other")
+    moving: str
+    notes: tuple[str, ...] = Field(description="where the sky and the table of targets differ")
 
 
 class PhotometryRow(Record):
@@ -172,6 +194,7 @@ REPORTS: dict[str, type[Report[Any]]] = {
     "inventory": Report[InventoryRow],
     "frame_stats": Report[FrameStatsRow],
     "astrom_report": Report[AstrometryRow],
+    "groups_report": Report[GroupRow],
     "phot_report": Report[PhotometryRow],
     "psf_report": Report[PsfRow],
     "stack_all_report": Report[StackRow],

@@ -162,12 +162,24 @@ class ScampSettings(Record):
 
 
 class SelectionSettings(Record):
-    """Which frames enter a stack."""
+    """Which frames belong to a group and enter its stacks."""
+
+    # What gathers frames into groups: which ones came out of it is in the keys.
+    outside_keys: ClassVar[frozenset[str]] = frozenset({"min_overlap", "moving", "moving_arcmin"})
 
     radius_arcmin: float = Field(
         4.0, gt=0, description="largest distance of a frame's centre from a single target, arcmin"
     )
     merged_radius_deg: float = Field(0.5, gt=0, description="the same for merged groups, deg")
+    min_overlap: float = Field(
+        0.25, gt=0, le=1, description="share of a frame that must overlap another for the two to be in one group"
+    )
+    moving: bool = Field(False, description="stack the fields of moving targets, too")
+    moving_arcmin: float = Field(
+        4.0,
+        gt=0,
+        description="an OBJECT whose field goes further on a line from night to night is a moving target, arcmin",
+    )
     max_det_ratio: float = Field(10.0, gt=1, description="largest factor between abs(det CD) and its median")
     zp_sigma: float = Field(
         2.0, gt=0, description="zero points further from their filter's median are left out, robust sigma"

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from models.base import Record
 
-__all__ = ["Target", "TargetError", "find_target", "load_targets", "target_by_object"]
+__all__ = [
+    "NamedPlace",
+    "SkyGroup",
+    "Target",
+    "TargetError",
+    "designations",
+    "find_target",
+    "load_targets",
+    "target_by_object",
+]
 
 
 class TargetError(ValueError):
@@ -33,6 +46,31 @@ class Target(Record):
     def merged(self) -> bool:
         """Whether the group joins several fields."""
         return len(self.members) > 1
+
+
+class NamedPlace(Record):
+    """What a name resolver knows of a word; without a position: it knows nothing of it."""
+
+    word: str = Field(description="as it was asked for")
+    name: str = Field("", description="the resolver's own name of the object")
+    ra: float | None = Field(None, ge=0, lt=360, description="deg, ICRS")
+    dec: float | None = Field(None, ge=-90, le=90)
+
+
+class SkyGroup(Record):
+    """Frames whose footprints hang together on the sky, under the name of the place."""
+
+    target: Target
+    named_by: Literal["table", "resolver", "position"] = Field(
+        description="whether the table of targets, a name resolver, or nothing but its position gave the name"
+    )
+    n_frames: int = Field(ge=1)
+    nights: tuple[str, ...]
+    filters: tuple[str, ...]
+    words: tuple[str, ...] = Field(description="what OBJECT says of its frames, the commonest first")
+    patches: int = Field(ge=1, description="heaps of frames that overlap within and not among each other")
+    moving: str = Field("", description="why it is taken for the fields of a moving target; empty: it is not")
+    notes: tuple[str, ...] = Field((), description="where the sky and the table of targets differ")
 
 
 def load_targets(data_root: Path | None = None) -> dict[str, Target]:
@@ -68,6 +106,34 @@ def _fold(word: str) -> str:
     return "".join(c for c in word.casefold() if c.isalnum())
 
 
+_CATALOGUE = re.compile(r"(?:the)?(messier|m|ngc|n|ic|i|abell|aco|a)0*(\d+)([a-z]?)(?:v\d)?")
+_CATALOGUES = {"messier": "m", "n": "ngc", "i": "ic", "aco": "abell", "a": "abell"}
+# What people write behind a target's name: exposure time, filter, number of the series, 'again', 'centre'.
+_BESIDE = re.compile(
+    r"\d{1,3}(?:s|sec|secs|m|min|mn)?|0\d*[a-z]{0,6}\d{0,4}s?|\d+s|[a-z]'{0,2}|ha|halpha|alpha|oiii|sii|o3|s2|gunn|cousins"
+    r"|bis|ter|v\d|new|nouveau|suite|test|n\d|nuit\d*|night\d*|bin\d(?:x\d)?|centre|center|cote|bord|border|field|champ"
+)
+
+
+def _canonical(folded: str) -> str:
+    """``messier51``, ``m051`` and ``m51``, ``n628`` and ``ngc628`` are one designation."""
+    match = _CATALOGUE.fullmatch(folded)
+    return f"{_CATALOGUES.get(match[1], match[1])}{match[2]}{match[3]}" if match else folded
+
+
+def designations(word: str) -> Iterator[str]:
+    """What a word may mean, the whole of it first, then without what people write behind a target's name."""
+    plain = unicodedata.normalize("NFKD", word).encode("ascii", "ignore").decode().casefold()
+    parts = re.findall(r"[a-z0-9']+", plain)
+    while parts:
+        folded = _fold("".join(parts))
+        if folded:
+            yield _canonical(folded)
+        if len(parts) == 1 or not _BESIDE.fullmatch(parts[-1]):
+            return
+        parts.pop()
+
+
 def find_target(name: str, targets: dict[str, Target]) -> Target:
     """A group by its name, whatever its case.
 
@@ -88,9 +154,13 @@ def find_target(name: str, targets: dict[str, Target]) -> Target:
 
 
 def target_by_object(word: str, targets: dict[str, Target]) -> Target | None:
-    """The group that an OBJECT names, if any: a hint for where to look, never proof of what was observed."""
-    wanted = _fold(word)
-    for target in targets.values():
-        if wanted and wanted in {_fold(w) for w in (target.name, *target.members, *target.aliases)}:
-            return target
+    """The group that an OBJECT names, if any: a hint for where to look, never proof of what was observed.
+
+    Catalogue designations are known in their usual spellings (``ACO 1656``, ``Messier 51``, ``N628``), and what is
+    written behind a name (``NGC_2682_30sec``, ``M67_2``) does not count.
+    """
+    for wanted in designations(word):
+        for target in targets.values():
+            if wanted in {_canonical(_fold(w)) for w in (target.name, *target.members, *target.aliases)}:
+                return target
     return None

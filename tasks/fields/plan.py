@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import SkyCoord
 
 from models.catalog import Cone
 from models.field import Field
@@ -17,6 +15,7 @@ from models.settings import AstrometrySettings, SelectionSettings
 from models.target import Target, target_by_object
 from models.telescope import Telescope
 from tasks.catalogs import separation
+from tasks.fields.names import coordinate_name
 
 __all__ = ["field_of_target", "order_fields", "plan_fields"]
 
@@ -58,13 +57,6 @@ def _target_near(
         if apart <= astrometry.cone_margin_deg + _extent_deg(targets[name], selection)
     ]
     return targets[min(within)[1]] if within else None
-
-
-def _coordinate_name(ra: float, dec: float) -> str:
-    position = SkyCoord(ra * u.deg, dec * u.deg)
-    hours = position.ra.to_string(unit=u.hourangle, sep="", precision=0, pad=True)[:4]
-    degrees = position.dec.to_string(unit=u.deg, sep="", precision=0, alwayssign=True, pad=True)[:5]
-    return f"J{hours}{degrees}"
 
 
 def _known_near(ra: float, dec: float, known: Sequence[Cone], radius: float, margin: float) -> tuple[float, float]:
@@ -129,7 +121,7 @@ def plan_fields(
         else:
             radius = _rounded_up(_half_diagonal_deg(telescope) + 2 * astrometry.cone_margin_deg)
             ra, dec = _known_near(frame.ra, frame.dec, known, radius, astrometry.cone_margin_deg)
-            name = _coordinate_name(ra, dec)
+            name = coordinate_name(ra, dec)
             fields[name] = Field(name=name, cone=Cone(ra=ra, dec=dec, radius=radius))
             count[name] += 1
     return tuple(fields[name] for name, _ in sorted(count.items(), key=lambda item: (-item[1], item[0])))

@@ -2,8 +2,11 @@
 
 from tasks.report.page import write_group_page, write_index_page
 from tasks.report.publish import publish_frame
+from tasks.report.release import gather_release
+from tasks.report.release_tables import write_release
 from tasks.report.reports import (
     FRAMES_FILE,
+    groups_on_record,
     read_report,
     read_years,
     stack_rows,
@@ -16,6 +19,8 @@ from tasks.report.versions import software_versions
 
 __all__ = [
     "FRAMES_FILE",
+    "gather_release",
+    "groups_on_record",
     "publish_frame",
     "read_report",
     "read_years",
@@ -24,6 +29,7 @@ __all__ = [
     "write_frames",
     "write_group_page",
     "write_index_page",
+    "write_release",
     "write_report",
     "write_schemas",
     "year_rows",

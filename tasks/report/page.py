@@ -93,7 +93,7 @@ def write_group_page(
 
 
 def write_index_page(roots: Roots) -> Path:
-    """Write ``stacks/index.html``: every group that has a page."""
+    """Write ``stacks/index.html``: every group that has a page, and the release's tables."""
     folder = roots.data / "stacks"
     pages = [
         {
@@ -107,6 +107,7 @@ def write_index_page(roots: Roots) -> Path:
         }
         for page in sorted(folder.glob("*/*/index.html"))
     ]
+    releases = sorted(file.name for file in folder.glob("release*.md"))
     path = folder / "index.html"
-    _write(path, "index.html", pages=pages)
+    _write(path, "index.html", pages=pages, releases=releases)
     return path

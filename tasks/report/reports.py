@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from astropy.time import Time
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from models.base import Record, Roots
 from models.frame import FrameFailure, FrameRecord
+from models.release import SCHEMAS
 from models.report import (
     REPORTS,
     AstrometryRow,
@@ -25,18 +27,19 @@ from models.report import (
     StackPsfRow,
     StackRow,
 )
-from models.target import Target
 from models.telescope import Telescope
-from tasks.catalogs import separation
 from tasks.core.errors import StageError
 from tasks.core.files import write_json
 from tasks.report.versions import software_versions
 
 __all__ = [
     "FRAMES_FILE",
+    "gathered_report",
+    "groups_on_record",
     "read_report",
     "read_years",
     "stack_rows",
+    "versions",
     "write_frames",
     "write_report",
     "write_schemas",
@@ -48,12 +51,13 @@ _log = logging.getLogger("ohp.report")
 FRAMES_FILE = "frames.json"
 """All that is known of each science frame of a year, for the programs that follow: list of `FrameRecord`."""
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _TOOLS = ("solve-field", "source-extractor", "scamp", "SWarp", "psfex")
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
-    """Looked up once: a release writes hundreds of reports."""
+def versions() -> dict[str, str]:
+    """Of all that makes a product, looked up once: a release writes hundreds of reports."""
     return software_versions(_TOOLS)
 
 
@@ -73,7 +77,7 @@ def write_report(path: Path, kind: str, rows: Sequence[Record]) -> None:
         {
             "schema": 1,
             "made": Time.now().utc.isot[:19] + "Z",
-            "software": _versions(),
+            "software": versions(),
             "rows": tuple(rows),
         }
     )
@@ -89,14 +93,14 @@ def read_report(path: Path, kind: str) -> Report[Any]:
         If the file is missing or is no report of that kind.
     """
     try:
-        return REPORTS[kind].model_validate_json(path.read_bytes())
+        return SCHEMAS[kind].model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise StageError("report", f"{path} cannot be read: {error}", "run the command that makes it again") from error
 
 
 def write_schemas(folder: Path) -> None:
     """Write the JSON Schema of every report, generated from its model; one that is there as it should be stays."""
-    for kind in REPORTS:
+    for kind in SCHEMAS:
         path, schema = folder / f"{kind}.schema.json", _schema(kind)
         try:
             if json.loads(path.read_bytes()) == schema:
@@ -108,7 +112,7 @@ def write_schemas(folder: Path) -> None:
 
 @functools.cache
 def _schema(kind: str) -> dict[str, Any]:
-    return REPORTS[kind].model_json_schema(mode="serialization")
+    return SCHEMAS[kind].model_json_schema(mode="serialization")
 
 
 def write_frames(records: Sequence[FrameRecord], folder: Path) -> None:
@@ -143,6 +147,12 @@ def read_years(roots: Roots, telescope: Telescope) -> dict[int, tuple[FrameRecor
     return years
 
 
+def groups_on_record(roots: Roots, telescope: Telescope) -> list[str]:
+    """Names of the groups that the frames reduced so far show; none where no year was reduced."""
+    path = roots.data / "stacks" / f"{telescope.name}_groups_report.json"
+    return [row.group for row in read_report(path, "groups_report").rows] if path.is_file() else []
+
+
 def _file(record: FrameRecord) -> str:
     if record.reduced is not None:
         return record.reduced.file.path
@@ -164,17 +174,11 @@ def _reason(failure: FrameFailure) -> str:
     return f"{failure.stage}: {failure.reason}"
 
 
-def _group_at(ra: float, dec: float, targets: Mapping[str, Target], radius_deg: float, merged_deg: float) -> str | None:
-    near = []
-    for target in targets.values():
-        apart = float(separation(ra, dec, target.ra, target.dec))
-        if apart <= (merged_deg if target.merged else radius_deg):
-            near.append((apart, target.name))
-    return min(near)[1] if near else None
-
-
 def year_rows(
-    records: Sequence[FrameRecord], targets: Mapping[str, Target], radius_deg: float, merged_deg: float
+    records: Sequence[FrameRecord],
+    group_of: Mapping[str, str],
+    notes: Mapping[str, str] = _NOTHING,
+    moving: Mapping[str, str] = _NOTHING,
 ) -> dict[str, list[Record]]:
     """Rows of a year's four reports: every science frame is in each, with what stopped it where it did.
 
@@ -182,16 +186,14 @@ def year_rows(
     ----------
     records
         The year's science frames.
-    targets
-        Target groups; a frame's group is the nearest within ``radius_deg`` (``merged_deg`` for merged groups)
-        of its *solved* centre.
-    radius_deg, merged_deg
-        deg
+    group_of, notes, moving
+        By the frames' labels: the group that each shows, what there is to say about its OBJECT, and why it is taken
+        for a frame of a moving target (`tasks.fields.group_frames`).
     """
     rows: dict[str, list[Record]] = {"frame_stats": [], "astrom_report": [], "phot_report": [], "psf_report": []}
     for record in records:
         rows["frame_stats"].append(_stats_row(record))
-        rows["astrom_report"].append(_astrometry_row(record, targets, radius_deg, merged_deg))
+        rows["astrom_report"].append(_astrometry_row(record, group_of, notes, moving))
         rows["phot_report"].append(_photometry_row(record))
         rows["psf_report"].append(_psf_row(record))
     return rows
@@ -220,7 +222,7 @@ def _stats_row(record: FrameRecord) -> FrameStatsRow:
 
 
 def _astrometry_row(
-    record: FrameRecord, targets: Mapping[str, Target], radius_deg: float, merged_deg: float
+    record: FrameRecord, group_of: Mapping[str, str], notes: Mapping[str, str], moving: Mapping[str, str]
 ) -> AstrometryRow:
     solved = record.solved
     if solved is None:
@@ -249,7 +251,9 @@ def _astrometry_row(
         dec=solution.dec,
         pixel_scale=solution.pixel_scale,
         rotation_deg=solution.rotation_deg,
-        group=_group_at(solution.ra, solution.dec, targets, radius_deg, merged_deg),
+        group=group_of.get(record.raw.label),
+        note=notes.get(record.raw.label, ""),
+        moving=moving.get(record.raw.label, ""),
     )
 
 
@@ -311,6 +315,12 @@ _STACK_KINDS: dict[str, type[Record]] = {
 }
 
 
+def gathered_report(roots: Roots, telescope: Telescope, kind: str) -> Path:
+    """A report over all groups of a telescope: ``stacks/{kind}.json`` of the T120, ``{kind}_{telescope}`` of others."""
+    suffix = "" if telescope.name == "T120" else f"_{telescope.name}"
+    return roots.data / "stacks" / f"{kind}{suffix}.json"
+
+
 def stack_rows(roots: Roots, telescope: Telescope, group: str, new: Mapping[str, Sequence[Record]]) -> None:
     """Write a group's rows and gather the rows of all groups into the three reports under ``stacks/``.
 
@@ -325,9 +335,8 @@ def stack_rows(roots: Roots, telescope: Telescope, group: str, new: Mapping[str,
     folder = roots.data / "stacks"
     for kind, rows in new.items():
         write_report(folder / group / telescope.name / f"{kind}.json", kind, rows)
-    suffix = "" if telescope.name == "T120" else f"_{telescope.name}"
     for kind in _STACK_KINDS:
         gathered: list[Record] = []
         for path in sorted(folder.glob(f"*/{telescope.name}/{kind}.json")):
             gathered += read_report(path, kind).rows
-        write_report(folder / f"{kind}{suffix}.json", kind, gathered)
+        write_report(gathered_report(roots, telescope, kind), kind, gathered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections import defaultdict
 
 import numpy as np
@@ -14,7 +15,7 @@ from models.simulation import TrueFrame
 from tasks.astrometry import read_head
 from tasks.catalogs import separation
 from tasks.quality import read_sources
-from tasks.simulation import to_sky, true_sources
+from tasks.simulation import to_pixels, to_sky, true_sources
 from tasks.truth.figure import Figure
 from tasks.truth.scene import Scene, isolated, tangent
 
@@ -76,6 +77,27 @@ def _over_chip(record: FrameRecord, true: TrueFrame, scene: Scene) -> FloatArray
     return np.asarray(1e3 * np.hypot(off[:, 0], off[:, 1]))
 
 
+def _over_field(record: FrameRecord, true: TrueFrame, scene: Scene, centre: tuple[float, float]) -> FloatArray | None:
+    """What a frame's `.head` puts places of the sky off by, arcsec (n, 2), on a grid about a centre (deg).
+
+    NaN where the place is not on the chip; the same places for all frames of a field.
+    """
+    assert record.reduced is not None
+    assert true.wcs is not None
+    head = scene.roots.of(record.reduced.file).with_suffix(".head")
+    if not head.is_file():
+        return None
+    ny, nx = true.wcs.shape
+    half = max(nx, ny) / 2 * scene.telescope.camera.grid_scale / 3600
+    east, north = (each.ravel() for each in np.meshgrid(*(np.linspace(-half, half, _NODES),) * 2))
+    ra, dec = centre[0] + east / np.cos(np.radians(centre[1])), centre[1] + north
+    x, y = to_pixels(true.wcs, ra, dec)
+    head_ra, head_dec = read_head(head).all_pix2world(x, y, 1)
+    found = tangent(head_ra, head_dec, *centre) - tangent(ra, dec, *centre)
+    found[(x < 1) | (x > nx) | (y < 1) | (y > ny)] = np.nan
+    return found
+
+
 def _rms(offsets: FloatArray) -> float:
     return 1e3 * float(np.sqrt(np.mean(np.sum(np.square(offsets), axis=1))))
 
@@ -87,6 +109,8 @@ def astrometric_figures(scene: Scene) -> list[Figure]:
     frame_rms: dict[str, float] = {}
     single: list[FloatArray] = []
     chips: dict[str, FloatArray] = {}
+    fields: dict[tuple[str, str], list[FloatArray]] = defaultdict(list)
+    centres: dict[str, tuple[float, float]] = {}
     for record, true in scene.pairs:
         if record.solved is None:
             continue
@@ -98,6 +122,9 @@ def astrometric_figures(scene: Scene) -> list[Figure]:
         wrong += float(separation(ra[0], dec[0], solution.ra, solution.dec)) * 3600 > _WRONG_ARCSEC
         if (chip := _over_chip(record, true, scene)) is not None:
             chips[record.raw.label] = chip
+        centre = centres.setdefault(true.field or "", (solution.ra, solution.dec))
+        if (field := _over_field(record, true, scene, centre)) is not None:
+            fields[true.field or "", true.filter or ""].append(field)
         offsets = _offsets(record, true, scene)
         if not offsets:
             continue
@@ -135,6 +162,7 @@ def astrometric_figures(scene: Scene) -> list[Figure]:
                    unit="frames", goal=0.0, detail=", ".join(off)),
         ]  # fmt: skip
     figures += _between_filters(by_filter)
+    figures += _between_stacks(fields)
     return figures
 
 
@@ -156,4 +184,23 @@ def _between_filters(by_filter: dict[tuple[str, str], dict[int, list[FloatArray]
     return [
         Figure(name="position rms between filters of a group, worst pair", value=apart[worst], unit="mas", goal=20.0,
                bound=40.0, detail=detail)
+    ]  # fmt: skip
+
+
+def _between_stacks(fields: dict[tuple[str, str], list[FloatArray]]) -> list[Figure]:
+    """World coordinates of one filter against another's, averaged over its frames: without errors of single stars."""
+    apart: dict[str, float] = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        means = {key: np.nanmean(np.array(frames), axis=0) for key, frames in fields.items()}
+    for (field, one), (other, two) in itertools.combinations(sorted(means), 2):
+        if field == other:
+            difference = means[field, one] - means[other, two]
+            apart[f"{field} {one}-{two}"] = _rms(difference[np.isfinite(difference).all(axis=1)])
+    if not apart:
+        return []
+    worst, typical = max(apart, key=lambda pair: apart[pair]), float(np.median(list(apart.values())))
+    return [
+        Figure(name="world coordinates between filters of a group, rms over the field, worst pair", value=apart[worst],
+               unit="mas", goal=20.0, detail=f"{worst}; {len(apart)} pairs, median {typical:.0f} mas")
     ]  # fmt: skip

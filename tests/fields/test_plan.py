@@ -57,7 +57,7 @@ def test_many_frames_of_a_field_are_one_question():
 
 
 def test_a_place_without_a_group_gets_a_coordinate_name_and_gathers_its_frames():
-    frames = [frame(object="Pandora", ra=175.28 + 0.02 * i, dec=5.87, name=f"f{i}") for i in range(3)]
+    frames = [frame(object="Ceres", ra=175.28 + 0.02 * i, dec=5.87, name=f"f{i}") for i in range(3)]
     names = [field.name for field in plan(*frames)]
     assert names == ["J1141+0552"]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -12,9 +14,14 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from models.base import Roots
 from models.report import REPORTS
+from models.target import load_targets
+from models.telescope import load_telescope
+from tasks.report import write_release
 from tasks.truth import measure_campaign
 from tests.flows.conftest import run, snapshot
+from tests.report.markdown import tables
 
 pytestmark = [pytest.mark.demo, pytest.mark.tools]
 
@@ -233,6 +240,46 @@ def test_reports_keep_their_contract(demo, name, kind):
     assert report["schema"] == 1
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", report["made"])
     assert report["software"]["scamp"][0].isdigit()
+
+
+def test_tables_of_the_release_are_the_stacks(demo, tmp_path):
+    """What build_release writes of the demo's products, read back from the Markdown, against the stacks' headers."""
+    for folder in [demo.roots.data / "stacks", *demo.roots.data.glob("[0-9][0-9][0-9][0-9]")]:
+        shutil.copytree(
+            folder, tmp_path / folder.name, copy_function=os.symlink, ignore=shutil.ignore_patterns("reduced")
+        )
+    roots = Roots(data=tmp_path, raw=demo.roots.raw)
+    found = tables(write_release(roots, load_telescope("T120"), load_targets())[0].read_text(encoding="utf-8"))
+    headers = {}
+    for weight in demo.roots.data.glob("stacks/*/T120/*.weight.fits"):
+        header = fits.getheader(weight.with_name(weight.name.replace(".weight", "")))
+        headers[header["OBJECT"], header["FILTER"]] = header
+    listed = {(row["Target"], row["Filter"]): row for row in found["Stacks"]}
+    assert listed.keys() == headers.keys()
+    for place, header in headers.items():
+        row = listed[place]
+        assert int(row["N frames"]) == header["NCOMBINE"]
+        assert float(row["Exposure (s)"]) == pytest.approx(header["EXPTOTAL"], abs=0.5)
+        assert float(row["FWHM (arcsec)"]) == pytest.approx(header["FWHM_AS"], abs=0.006)
+        assert float(row["Depth, 5 sigma (mag)"]) == pytest.approx(header["DEPTH5S"], abs=0.006)
+        if header["PHOTCHK"]:
+            assert float(row["ZP offset (mag)"]) == pytest.approx(header["PHOTOFF"], abs=6e-4)
+        else:
+            assert header["PHOTWHY"] in row["Remark"]
+    for row in found["Full target list"]:
+        mine = {band: header["NCOMBINE"] for (group, band), header in headers.items() if group == row["Target"]}
+        assert set(row["Filters"].split(", ")) == set(mine)
+        assert int(row["N frames"]) == sum(mine.values())
+    for row in found["Filter Inventory"]:
+        assert int(row["N stacks"]) == sum(band == row["Filter"] for _, band in headers)
+    said = {row["Property"]: row["Value"] for row in found["Data Summary"]}
+    combined = sum(header["NCOMBINE"] for header in headers.values())
+    truth = json.loads((demo.roots.data / "truth.json").read_text())
+    asked = sum(frame["kind"] == "science" for frame in truth["frames"])
+    assert said["Total input frames"] == f"{combined} (from {asked} reduced of {asked} T120 frames)"
+    assert said["Observing years"] == "2019, 2023, 2025"
+    validated = sum(header["PHOTCHK"] for header in headers.values())
+    assert found["Photometric calibration"][0]["Value"].startswith(f"{validated} (of ")
 
 
 def test_every_science_frame_is_in_every_report(demo):

@@ -1,0 +1,140 @@
+"""The release's own tables: what a data release document says of itself, gathered from the products."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from models.base import Record, RelativePath
+from models.report import REPORTS, Report
+
+__all__ = [
+    "SCHEMAS",
+    "FilterCount",
+    "Release",
+    "ReleaseFigure",
+    "ReleaseFilter",
+    "ReleaseGroup",
+    "ReleaseStack",
+    "ReleaseSummary",
+]
+
+
+class FilterCount(Record):
+    """How many frames a group's stack of a filter holds."""
+
+    filter: str
+    n_frames: int
+
+
+class ReleaseGroup(Record):
+    """A row of the target catalogue."""
+
+    group: str
+    ra: float | None = Field(description="of the stacks' common grid, deg; of the table of targets without a stack")
+    dec: float | None
+    members: tuple[str, ...] = Field(description="fields merged into the group; empty: a single target")
+    type: str
+    filters: tuple[FilterCount, ...] = Field(description="stacked, in the profile's order")
+    n_frames: int = Field(description="combined, over all filters")
+    n_left_out: int
+    years: tuple[int, ...]
+    remark: str = Field(description="what was not made, and why; 'none': all was made")
+
+
+class ReleaseFilter(Record):
+    """A row of the filter inventory."""
+
+    filter: str
+    n_stacks: int
+    n_frames: int
+    exptime_s: float
+    ps1_band: str | None
+    narrow: bool
+    calibration: str = Field(description="the band in words, or what stands in for it")
+
+
+class ReleaseStack(Record):
+    """A stack, made or not: what its own header says."""
+
+    group: str
+    filter: str
+    status: Literal["OK", "FAILED", "TOO_FEW_FRAMES", "PENDING", "MISSING"] = Field(
+        description="MISSING: the report names a file that is not there, or cannot be read"
+    )
+    file: RelativePath | None
+    n_frames: int
+    n_left_out: int
+    exptime_s: float | None
+    years: tuple[int, ...]
+    combine: str | None
+    calibration: str | None = Field(description="PS1, CONTINUUM or RELATIVE")
+    fwhm_arcsec: float | None
+    depth_5sigma: float | None
+    sb_limit_1sigma: float | None = Field(description="mag/arcsec2")
+    validated: bool | None = Field(description="null: was not asked")
+    zp_offset: float | None
+    zp_rms: float | None
+    n_stars: int | None
+    release_rms: float | None = Field(description="zp_rms by the release's method (phot_check_report)")
+    extended: bool = Field(description="there is a second image for extended targets")
+    remark: str = Field(description="why it was not made, not validated or not measured; 'none'")
+
+
+class ReleaseFigure(Record):
+    """A figure of quality."""
+
+    section: Literal["photometry", "astrometry", "seeing", "depth", "frames"]
+    key: str
+    metric: str = Field(description="in words")
+    value: float | None
+    unit: str
+    n: int = Field(description="what it was taken over")
+    remark: str = Field(description="of what; where there is no value, why not")
+
+
+class ReleaseSummary(Record):
+    """The release in numbers."""
+
+    telescope: str
+    description: str
+    camera: str
+    n_groups: int = Field(description="with at least one stack")
+    n_stacks: int
+    n_broadband: int
+    n_narrowband: int
+    n_frames_combined: int
+    n_frames_reduced: int
+    n_frames_observed: int = Field(description="science frames of the years reduced")
+    exptime_s: float = Field(description="of all stacks")
+    years: tuple[int, ...] = Field(description="with science frames")
+    years_without: tuple[int, ...] = Field(description="between the first and the last of them")
+    first: str | None = Field(description="start of the first exposure combined, UTC")
+    last: str | None = Field(description="end of the last one")
+    zero_points: tuple[float, ...] = Field(description="PHOTZP of the stacks that have one")
+    pixel_scales: tuple[float, ...] = Field(description="arcsec/px")
+    projections: tuple[str, ...]
+    coordinate_systems: tuple[str, ...]
+    combine: tuple[str, ...]
+    resampling: tuple[str, ...]
+    n_images: int
+    n_weights: int
+    n_psfs: int
+    n_extended: int
+    n_mean_psf_frames: int | None = Field(description="PSF models in the mean PSF; null: there is none")
+    bytes: int = Field(description="of all these files")
+    other_telescopes: tuple[str, ...] = Field(description="that have stacks under the same root")
+
+
+class Release(Report[ReleaseGroup]):
+    """The release's tables. ``rows`` is the target catalogue."""
+
+    summary: ReleaseSummary
+    filters: tuple[ReleaseFilter, ...]
+    stacks: tuple[ReleaseStack, ...]
+    quality: tuple[ReleaseFigure, ...]
+
+
+SCHEMAS: dict[str, type[Report[Any]]] = {**REPORTS, "release": Release}
+"""Every report that has a JSON Schema."""
