@@ -6,7 +6,7 @@ AT := $(if $(ROOT),--root $(ROOT))
 
 # There is a folder of that name: it must be phony.
 .PHONY: truth
-.PHONY: help setup demo test test-long test-server check lint lock measured clean-demo server worker deploy bench
+.PHONY: help setup demo test test-long test-faults test-server check lint lock measured clean-demo server worker deploy bench
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -22,6 +22,9 @@ test: setup-test  ## the tests (about a quarter of an hour on two cores)
 
 test-long: setup-test  ## all tests, the long ones too
 	@$(PY) -m pytest
+
+test-faults: setup-test  ## more than 500 damaged inputs among good frames (a quarter of an hour)
+	@$(PY) -m pytest tests/faults
 
 test-server: setup-test  ## deployments on a real server and worker, in a browser, on PostgreSQL and Dask
 	@$(PY) -m pytest -m server
