@@ -4,8 +4,8 @@ PY := .venv/bin/python
 # The data root: make server ROOT=/data/ohp, or OHP_DATA_ROOT.
 AT := $(if $(ROOT),--root $(ROOT))
 
-# There is a folder of that name: it must be phony.
-.PHONY: truth
+# There are folders of these names: they must be phony.
+.PHONY: truth rehearsal
 .PHONY: help setup demo test test-long test-faults test-server check lint lock measured clean-demo server worker deploy bench
 
 help:  ## what there is
@@ -54,6 +54,9 @@ measured: setup  ## measure the demo's products against the simulated truth, wri
 
 truth: setup  ## simulate campaigns of several seeds under truth/, set the products against the truth (SEEDS="11,12,13")
 	@$(PY) -m scripts.truth --root truth $(if $(SEEDS),--seeds $(SEEDS)) --write docs/truth.md --json docs/truth.json
+
+rehearsal: setup  ## play the whole archive with the simulator, build the release, set it against the truth (FRACTION=0.1)
+	@$(PY) -m scripts.rehearsal --root rehearsal $(if $(FRACTION),--fraction $(FRACTION)) $(if $(GROUPS),--groups $(GROUPS)) --write docs/rehearsal.md
 
 lock: setup  ## resolve requirements*.in into requirements*.lock (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \

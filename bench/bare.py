@@ -28,7 +28,7 @@ from models.run import RunContext
 from tasks.catalogs import find_cone
 from tasks.core.errors import StageError
 from tasks.core.pool import configure_pool, in_pool, stop_pool
-from tasks.fields import group_frames, order_fields, plan_fields
+from tasks.fields import group_frames, hinted_fields, plan_fields
 from tasks.inventory import take_inventory
 from tasks.photometry import gather_colour_terms
 from tasks.report import write_frames, write_report, write_schemas, year_rows
@@ -84,7 +84,8 @@ def _place(
     measured: MeasuredFrame, fields: dict[str, _Field], planned: Sequence[Any], run: RunContext
 ) -> tuple[CalibratedFrame, StoredCone | None] | None:
     solve, calibrate = _function("astrometry", "solve_frame"), _function("photometry", "calibrate_frame")
-    for place in order_fields(measured.raw, planned, run.targets):
+    hinted = [place for _, place in hinted_fields(measured.raw, planned, run.targets)]
+    for place in hinted or planned:
         field = fields[place.name]
         hint = Cone(ra=place.cone.ra, dec=place.cone.dec, radius=run.settings.astrometry.search_radius_deg)
         try:

@@ -77,6 +77,8 @@ def _add_setting(group: argparse._ArgumentGroup, section: str, name: str, field:
     if kind is None and not is_words:
         return
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    if extra.get("option") == "common":  # said by one of the options that all commands have
+        return
     flags = [f"--{name if section == _OWN else f'{section}-{name}'}".replace("_", "-")]
     if flag := extra.get("flag"):
         flags.insert(0, str(flag))
@@ -240,9 +242,12 @@ class Command:
             from tasks.report import groups_on_record
 
             shown = groups_on_record(self.settings.roots, self.telescope)
-            found = next((group for group in shown if group.casefold() == name.strip().casefold()), None)
+            word = name.strip().casefold()
+            found = next((row.group for row in shown if row.group.casefold() == word), None)
             if found is None:
-                self.stop(str(error))
+                called = [row.group for row in shown if word in {each.casefold() for each in row.words}]
+                place = " and ".join(called)
+                self.stop(f"no target group {name!r}; OBJECT says so of {place}" if called else str(error))
             return found
 
     def stop(self, line: str) -> NoReturn:

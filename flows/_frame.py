@@ -19,6 +19,8 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.callables import get_call_parameters
 
+from flows._search import Search
+from flows._sky import names_of
 from flows._way import Way, as_failure, stages
 from models.base import Record
 from models.catalog import Catalogue, Cone, StoredCone
@@ -30,19 +32,17 @@ from models.frame import (
     FrameRecord,
     MasterBias,
     MasterFlat,
-    MeasuredFrame,
     RawFrame,
-    SolvedFrame,
 )
 from models.run import RunContext
 from models.telescope import Telescope
 from tasks.astrometry import installed_index
-from tasks.astrometry.tasks import index_of_cone, solved_frame
+from tasks.astrometry.tasks import index_of_cone
 from tasks.calibration.tasks import reduced_frame
 from tasks.catalogs import photometric_reference, stored_cone, stored_cones
 from tasks.catalogs.tasks import catalogue_cone
 from tasks.core.cache import recall
-from tasks.fields import order_fields, plan_fields
+from tasks.fields import plan_fields
 from tasks.photometry.tasks import calibrated_frame
 from tasks.psf.tasks import frame_psf
 from tasks.quality.tasks import measured_frame
@@ -88,15 +88,18 @@ def frame_place(record: FrameRecord, fields: Sequence[FieldCatalogs], run: RunCo
     way = Way(record.raw.path, run.roots)
     calibrated, field = None, None
     with stages(run):
-        found = _solve(way, record.measured, fields, run)
-        if found is not None:
-            solved, field = found
+        search = Search(record.measured, fields, run, _catalogues_of)
+        if search.solved is not None and search.field is not None:
+            field = search.field
             calibrated = way.step(
-                calibrated_frame, solved, field.ps1, run.roots, run.telescope, run.settings.photometry
+                calibrated_frame, search.solved, field.ps1, run.roots, run.telescope, run.settings.photometry
             )
+        elif search.failure is not None:
+            way.failures.append(search.failure)
     placed = record.model_copy(
         update={
-            "solved": found[0] if found else None,
+            "solved": search.solved,
+            "search": tuple(search.steps),
             "calibrated": calibrated,
             "failures": record.failures + tuple(way.failures),
         }
@@ -187,57 +190,6 @@ def _said_why(calibrated: CalibratedFrame, failure: FrameFailure | None, way: Wa
     return calibrated.model_copy(update={"zero_point": point.model_copy(update=update)})
 
 
-def _solve(
-    way: Way, measured: MeasuredFrame, fields: Sequence[FieldCatalogs], run: RunContext
-) -> tuple[SolvedFrame, FieldCatalogs] | None:
-    """Look for the frame in the likeliest fields; if none has it, one failure names them all."""
-    by_name = {field.field.name: field for field in fields}
-    order = order_fields(measured.raw, [field.field for field in fields], run.targets)
-    tries: list[FrameFailure] = []
-    for name in (field.name for field in order):
-        field = by_name[name]
-        if field.index is None or (field.gaia is None and run.settings.astrometry.reference == "gaia"):
-            tries.append(field.failure("gaia") or _nowhere(way.file))
-            continue
-        attempt = Way(way.file, run.roots)
-        hint = Cone(ra=field.field.cone.ra, dec=field.field.cone.dec, radius=run.settings.astrometry.search_radius_deg)
-        solved = attempt.step(
-            solved_frame,
-            measured,
-            hint,
-            field.index,
-            field.gaia,
-            run.roots,
-            run.telescope,
-            run.settings.astrometry,
-        )
-        if solved is not None:
-            return solved, field
-        tries += attempt.failures
-    way.failures.append(_summed(tries, order, way.file))
-    return None
-
-
-def _nowhere(file: str) -> FrameFailure:
-    return FrameFailure(
-        file=file,
-        stage="plate solution",
-        reason="neither the header's position nor OBJECT says where to look, and no field is known",
-        remedy="name the target in targets.toml, or set OHP_ASTROMETRY_INDEX_DIR to index files of the whole sky",
-    )
-
-
-def _summed(tries: Sequence[FrameFailure], order: Sequence[Field], file: str) -> FrameFailure:
-    """One failure for all fields looked at: pending while one of them is."""
-    if not tries:
-        return _nowhere(file)
-    first = next((failure for failure in tries if failure.pending), tries[0]).model_copy(update={"file": file})
-    if len(tries) == 1:
-        return first
-    places = ", ".join(field.name for field in order)
-    return first.model_copy(update={"reason": f"looked in {places}: {first.reason}"})
-
-
 def _cone(catalogue: Catalogue, cone: Cone, run: RunContext) -> StoredCone:
     """A cone from the store, without a task run; where it is not there, ask."""
     stored = stored_cone(catalogue, cone, run.roots, run.settings)
@@ -289,6 +241,13 @@ def known_field(field: Field, run: RunContext, bands: Mapping[str, bool]) -> Fie
     )
 
 
+def _catalogues_of(field: Field, run: RunContext) -> FieldCatalogs:
+    """Of a field that nobody spoke of, found by a blind search."""
+    wanted = {"gaia": run.settings.astrometry.reference == "gaia", "ps1": True}
+    result: FieldCatalogs = known_field.fn(field, run, wanted)
+    return result
+
+
 class _Asking(ThreadPoolTaskRunner[Any]):
     """Threads of their own for the catalogues' tasks, which mostly wait: those of the flow stay free for the frames."""
 
@@ -314,7 +273,8 @@ def field_calls(frames: Sequence[RawFrame], run: RunContext) -> list[tuple[Field
     settings = run.settings
     catalogues: list[Catalogue] = ["gaia", *settings.catalogs.references]
     known = [stored.cone for catalogue in catalogues for stored in stored_cones(catalogue, run.roots)]
-    fields = plan_fields(frames, run.targets, run.telescope, settings.astrometry, settings.selection, known)
+    names = names_of(frames, run)
+    fields = plan_fields(frames, run.targets, run.telescope, settings.astrometry, settings.selection, known, names)
     filters = {frame.filter for frame in frames if frame.filter}
     calibrates = any(run.telescope.band(name).ps1 or run.telescope.band(name).continuum for name in filters)
     wanted = {"gaia": settings.astrometry.reference == "gaia", "ps1": calibrates}

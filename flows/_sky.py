@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from models.frame import FrameRecord
+from models.frame import FrameRecord, RawFrame
 from models.report import GroupRow
 from models.run import RunContext
-from models.target import Target, TargetError, find_target
+from models.target import NamedPlace, Target, TargetError, find_target, target_by_object
+from tasks.catalogs import known_names, resolve_names
 from tasks.core.errors import UserError
 from tasks.fields import SkyMap, group_frames
+from tasks.inventory import says_a_name
 from tasks.report import read_years
 
-__all__ = ["Sky", "group_rows", "sky_of", "sky_of_run", "target_named"]
+__all__ = ["Sky", "group_rows", "names_of", "sky_of", "sky_of_run", "target_named"]
 
 Years = Mapping[int, Sequence[FrameRecord]]
 
@@ -21,13 +23,20 @@ Years = Mapping[int, Sequence[FrameRecord]]
 class Sky:
     """Frames of all years and their groups."""
 
-    def __init__(self, years: Years, found: SkyMap) -> None:
-        self.years, self.map = years, found
+    def __init__(self, years: Years, found: SkyMap, names: Mapping[str, NamedPlace]) -> None:
+        self.years, self.map, self.names = years, found, names
         self.records = [record for year in years.values() for record in year]
 
 
 _last: tuple[list[Sequence[FrameRecord]], RunContext, Sky] | None = None
 _lock = threading.Lock()
+
+
+def names_of(frames: Sequence[RawFrame], run: RunContext) -> dict[str, NamedPlace]:
+    """Places that OBJECT names and the table of targets does not, as far as a resolver knows them."""
+    words = {frame.object for frame in frames if frame.object and says_a_name(frame.object)}
+    unknown = [word for word in words if target_by_object(word, run.targets) is None]
+    return resolve_names(unknown, run.roots, run.settings)
 
 
 def sky_of(years: Years, run: RunContext) -> Sky:
@@ -37,11 +46,15 @@ def sky_of(years: Years, run: RunContext) -> Sky:
         now = list(years.values())
         if _last is not None:
             before, context, sky = _last
-            same = len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
+            names = known_names(run.roots)
+            same = (
+                names == sky.names and len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
+            )
             if same and (context.targets, context.settings) == (run.targets, run.settings):
                 return sky
-        records = [record for year in now for record in year]
-        sky = Sky(years, group_frames(records, run.targets, run.settings.astrometry, run.settings.selection))
+        records, names = [record for year in now for record in year], known_names(run.roots)
+        found = group_frames(records, run.targets, run.settings.astrometry, run.settings.selection, names)
+        sky = Sky(years, found, names)
         _last = now, run, sky
         return sky
 

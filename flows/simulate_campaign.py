@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from flows import STATUS_OK
 from flows._cli import Command, say
 from models.settings import Settings
-from models.simulation import SimulationOptions
+from models.simulation import SIMULATED, SimulationOptions
 from models.telescope import Telescope
 
 _COMMAND = Command(
     "flows.simulate_campaign",
     """\
-Writes raw frames of the T120 as its camera does, Gaia and PS1 catalogues of the same sky, and truth.json.
+Writes raw frames of the T120 (or T080) as its camera does, Gaia and PS1 catalogues of the same sky, and truth.json.
 
   python -m flows.simulate_campaign --root demo
   python -m flows.simulate_campaign --root small --years 2023 --filters g,r,Ha --seed 7
+  python -m flows.simulate_campaign --root t080 --telescope T080 --years 2024 --fields M67
 
 The same options write the same bytes. Files that are there and right are kept; a raw folder that holds anything
 else is left alone.""",
@@ -27,15 +28,15 @@ else is left alone.""",
 
 
 def _simulate(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
-    options = _COMMAND.options_of(args, SimulationOptions)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tasks.core.errors import UserError
     from tasks.simulation import plan_campaign, simulate_campaign
 
-    if telescope.name != "T120":
-        raise UserError(f"only the T120 is simulated, not {telescope.name}; leave --telescope away")
+    if telescope.name not in SIMULATED:
+        raise UserError(f"only {' and '.join(SIMULATED)} are simulated, not {telescope.name}")
+    options = _COMMAND.options_of(args, SimulationOptions).model_copy(update={"telescope": telescope.name})
     shots = plan_campaign(options)
     counts = {kind: sum(shot.kind == kind for shot in shots) for kind in ("science", "flat", "bias")}
     what = f"{counts['science']} science frames, {counts['flat']} flats, {counts['bias']} biases"

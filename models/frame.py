@@ -29,6 +29,7 @@ __all__ = [
     "RawFrame",
     "ReducedFrame",
     "Rejected",
+    "SearchStep",
     "SolvedFrame",
     "ZeroPoint",
 ]
@@ -284,6 +285,18 @@ class FramePsf(Record):
     n_stars_accepted: int
 
 
+class SearchStep(Record):
+    """Where a frame was looked for, how long at most, and what came of it."""
+
+    step: Literal["header", "name", "known fields", "blind"] = Field(
+        description="near the header's position, near what OBJECT names, in all known fields, over every index file"
+    )
+    where: str
+    limit_s: float = Field(description="CPU time allowed, s")
+    found: bool
+    reason: str = Field("", description="why it was not found there")
+
+
 class FrameRecord(Record):
     """All that is known of one science frame after `reduce_year`: how far it came, and what stopped it."""
 
@@ -297,6 +310,7 @@ class FrameRecord(Record):
     psf: FramePsf | None = None
     published: FileRef | None = Field(None, description="the reduced FITS file with all keywords")
     failures: tuple[FrameFailure, ...] = ()
+    search: tuple[SearchStep, ...] = Field((), description="of its plate solution, in order")
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import ConfigDict, Field
 
 from models.base import Record
-from models.frame import AstrometryStatus, Kind, PhotometryStatus, Rejected
+from models.frame import AstrometryStatus, Kind, PhotometryStatus, Rejected, SearchStep
 
 __all__ = [
     "AstrometryRow",
@@ -75,6 +75,7 @@ class AstrometryRow(Record):
     group: str | None
     remedy: str = ""
     note: str = Field("", description="where OBJECT or the header's position and the sky disagree, in plain words")
+    search: tuple[SearchStep, ...] = Field((), description="where it was looked for, in order")
     moving: str = Field("", description="why it is taken for a frame of a moving target; empty: it is not")
 
 

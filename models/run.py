@@ -22,6 +22,7 @@ Stage = Literal[
     "reduce",
     "measure",
     "build-index",
+    "locate",
     "solve",
     "calibrate",
     "model-psf",

@@ -95,6 +95,9 @@ class QualitySettings(Record):
 class AstrometrySettings(Record):
     """Plate solution and its check against Gaia."""
 
+    # Of the search, whose stage gets it by itself.
+    outside_keys: ClassVar[frozenset[str]] = frozenset({"blind_limit_s"})
+
     reference: Literal["gaia", "index"] = Field(
         "gaia",
         description="what a plate solution is verified against: Gaia, or the index's own stars where there is no Gaia",
@@ -102,6 +105,9 @@ class AstrometrySettings(Record):
     scale_low: float = Field(0.6, gt=0, description="smallest scale tried, times the nominal")
     scale_high: float = Field(1.4, gt=0, description="largest scale tried, times the nominal")
     cpu_limit_s: float = Field(30.0, gt=0, description="solve-field's CPU limit for one try, s")
+    blind_limit_s: float = Field(
+        60.0, ge=0, description="the same for the search in all known fields and for the blind one; 0: neither, s"
+    )
     search_radius_deg: float = Field(1.0, gt=0, description="search around the position hint, deg")
     cone_margin_deg: float = Field(0.3, ge=0, description="what the header's pointing may be off by, deg")
     n_sources: int = Field(200, ge=10, description="brightest sources handed to the solver and matched to Gaia")
@@ -278,6 +284,7 @@ def _words(value: Any) -> Any:
 _DEFAULT_GAIA = ("https://gea.esac.esa.int/tap-server/tap", "https://gaia.ari.uni-heidelberg.de/tap")
 _DEFAULT_PS1 = ("https://catalogs.mast.stsci.edu/api/v0.1/panstarrs", "https://vizier.cds.unistra.fr/viz-bin/votable")
 _DEFAULT_REFCAT2 = ("https://vizier.cds.unistra.fr/viz-bin/votable", "https://vizier.cfa.harvard.edu/viz-bin/votable")
+_DEFAULT_SIMBAD = ("https://simbad.cds.unistra.fr/simbad/sim-tap", "https://simbad.harvard.edu/simbad/sim-tap")
 
 
 class Settings(BaseSettings):
@@ -298,6 +305,9 @@ class Settings(BaseSettings):
     )
     refcat2_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         _DEFAULT_REFCAT2, description="ATLAS-REFCAT2 services in order of preference"
+    )
+    simbad_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        _DEFAULT_SIMBAD, description="SIMBAD services that know names, in order of preference; empty: none is asked"
     )
     astrometry_index_dir: Path | None = Field(None, description="astrometry.net index files (default: built from Gaia)")
     workers: int = Field(
@@ -322,7 +332,7 @@ class Settings(BaseSettings):
     validation: ValidationSettings = ValidationSettings()
     catalogs: CatalogSettings = CatalogSettings()
 
-    @field_validator("gaia_urls", "ps1_urls", "refcat2_urls", mode="before")
+    @field_validator("gaia_urls", "ps1_urls", "refcat2_urls", "simbad_urls", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return _words(value)

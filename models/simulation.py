@@ -8,10 +8,23 @@ from pydantic import Field, field_validator
 
 from models.base import Record, RelativePath
 
-__all__ = ["SimulationOptions", "Trail", "TrueFilter", "TrueFrame", "TrueWcs", "Truth"]
+__all__ = [
+    "ArchiveFrame",
+    "ArchiveTruth",
+    "RehearsalOptions",
+    "SIMULATED",
+    "SimulationOptions",
+    "Trail",
+    "TrueFilter",
+    "TrueFrame",
+    "TrueWcs",
+    "Truth",
+]
 
+SIMULATED = ("T120", "T080")
+"""Telescopes that the simulator knows."""
 FieldName = Literal["M51", "M67"]
-FilterName = Literal["B", "V", "R", "g", "r", "i", "Ha"]
+FilterName = Literal["B", "V", "R", "g", "r", "i", "Ha", "Clear"]
 
 
 class SimulationOptions(Record):
@@ -21,16 +34,29 @@ class SimulationOptions(Record):
     years: tuple[int, ...] = Field((2019, 2023, 2025), description="years observed")
     fields: tuple[FieldName, ...] = Field(("M51", "M67"), description="fields observed: M51, M67")
     filters: tuple[FilterName, ...] = Field(
-        (), description="filters, used every year: B V R g r i Ha (default: what each year used); Ha on M51 only"
+        (),
+        description="filters, used every year: B V R g r i Ha (default: what each year used); Ha on M51 only; "
+        "Clear: no filter, T080 and M67 only",
     )
     frames: int = Field(3, ge=1, le=200, description="frames of each field, filter and year")
     biases: int = Field(7, ge=0, le=100, description="biases a year")
     flats: int = Field(5, ge=0, le=100, description="flats of each filter and year")
-    size: int = Field(1024, ge=256, le=2048, description="side of the frames, px")
+    size: int = Field(1024, ge=256, le=2048, description="side of the frames, px; the T080's are 1.5 times as wide")
     oddities: bool = Field(True, description="mislabelled, underexposed and warm calibration frames among the others")
     real_m67: str | None = Field(
         None, description="file of Gaia's stars of M67 (CSV) to use in place of statistical ones"
     )
+
+    telescope: Literal["T120", "T080"] = Field(
+        "T120", description="whose frames", json_schema_extra={"option": "common"}
+    )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a frame."""
+        return (
+            (self.size, self.size) if self.telescope == "T120" else (round(self.size * 1023 / 1024), self.size * 3 // 2)
+        )
 
     @field_validator("years", mode="before")
     @classmethod
@@ -147,3 +173,44 @@ class Truth(Record):
     filters: dict[str, TrueFilter]
     stars: RelativePath = Field(description="FITS table of all stars and galaxies near the frames")
     frames: tuple[TrueFrame, ...]
+
+
+Damage = Literal["dome closed", "thick cloud", "wrong field"]
+
+
+class RehearsalOptions(Record):
+    """A rehearsal of the release: how much of the archive, and what it is made to look like."""
+
+    archive: str | None = Field(
+        None, description="CSV of the archive's headers (default: ../shared/archive/t120_headers.csv of the checkout)"
+    )
+    fraction: float = Field(1.0, gt=0, le=1, description="part of the science frames; groups are taken whole")
+    groups: tuple[str, ...] = Field((), description="these groups alone, in place of a fraction")
+    size: int = Field(
+        1024, ge=256, le=1024, description="side of the frames, px; smaller ones see less sky at the same scale"
+    )
+    seed: int = Field(1, ge=0, le=2**31, description="same seed, same sky and same bytes")
+    damaged: float = Field(
+        0.03, ge=0, le=0.5, description="part of the science frames spoilt: dome closed, thick cloud, wrong field"
+    )
+
+
+class ArchiveFrame(Record):
+    """A file of the archive as it was played, and what it really shows."""
+
+    path: RelativePath
+    kind: Literal["bias", "flat", "science"]
+    group: str | None = Field(None, description="the group whose sky it shows")
+    filter: str | None = None
+    damage: Damage | None = None
+    copy_of: RelativePath | None = Field(None, description="the file whose bytes it has")
+    frame: TrueFrame | None = Field(None, description="what was drawn; null: a copy")
+
+
+class ArchiveTruth(Record):
+    """Everything that was played."""
+
+    schema_: int = Field(1, alias="schema", serialization_alias="schema")
+    options: RehearsalOptions
+    seconds: dict[str, float] = Field(description="processor seconds of a frame played, by kind")
+    frames: tuple[ArchiveFrame, ...]

@@ -174,7 +174,11 @@ def load_telescope(name: str, data_root: Path | None = None) -> Telescope:
     found = {stem.lower(): path for stem, path in _profiles(data_root).items()}
     path = found.get(name.lower())
     if path is None:
-        raise TelescopeError(f"no telescope profile {name!r}; there are: {', '.join(telescope_names(data_root))}")
+        there = ", ".join(telescope_names(data_root))
+        raise TelescopeError(
+            f"no telescope profile {name!r}; there are: {there}; "
+            f"to add one: DATA_ROOT/telescopes/{name}.toml, see docs/new_telescope.md"
+        )
     try:
         return Telescope.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

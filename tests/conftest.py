@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from models.simulation import Truth
 
 REPO = Path(__file__).resolve().parents[1]
+
+# No test asks the world for names; those of names bring a service of their own.
+os.environ.setdefault("OHP_SIMBAD_URLS", "")
 
 
 class Campaign(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,7 +20,7 @@ from tasks.core.errors import StageError
 from tasks.core.files import digest_file, ref, writing
 from tasks.core.tools import ToolFailedError, run_tool, scratch
 
-__all__ = ["build_index", "installed_index"]
+__all__ = ["build_index", "gathered_index", "index_at_hand", "installed_index"]
 
 _DATE_CARD = re.compile(rb"DATE    = '\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d'")
 _NO_DATE = b"DATE    = '2016-01-01T00:00:00'"  # Gaia's epoch: the positions' date, not the day of writing
@@ -177,6 +178,26 @@ def installed_index(folder: str | Path, roots: Roots | None = None) -> IndexSet:
         folder=str(place),
         fingerprint=_fingerprint([(path.name, digest_file(path, roots)) for path in found]),
     )
+
+
+def gathered_index(sets: Sequence[IndexSet]) -> IndexSet | None:
+    """The files of several fields as one index; None where none of them is ours."""
+    files = {file.path: file for each in sets for file in each.files}
+    return _of_files([files[path] for path in sorted(files)])
+
+
+def index_at_hand(roots: Roots, without: IndexSet | None = None) -> IndexSet | None:
+    """All index files under the data root, whichever run built them, but for some; None if there are none."""
+    left_out = {file.path for file in without.files} if without is not None else set()
+    files = [ref(path, roots) for path in sorted((roots.data / "astrometry_index").glob("index_*.fits"))]
+    return _of_files([file for file in files if file.path not in left_out])
+
+
+def _of_files(files: list[FileRef]) -> IndexSet | None:
+    if not files:
+        return None
+    names = [(PurePosixPath(file.path).name, file.digest) for file in files]
+    return IndexSet(source="gaia", files=tuple(files), fingerprint=_fingerprint(names))
 
 
 def _fingerprint(files: list[tuple[str, str]]) -> str:

@@ -21,7 +21,7 @@ from tasks.astrometry.solver import run_solve_field
 from tasks.astrometry.sources import Sources, fitting_stars, gaia_reference, in_frame, load_sources, verification_stars
 from tasks.core.errors import StageError, TransientError
 
-__all__ = ["Verification", "match_radius", "pair_error", "solve_frame", "verify"]
+__all__ = ["Verification", "match_radius", "pair_error", "solve_frame", "starlike", "verify"]
 
 _RADIUS_PX = 1.5
 _CHANCE_SIGMA = 5.0
@@ -199,13 +199,7 @@ def solve_frame(
             "plate solution", "the Gaia cone of this field is pending", "run python -m flows.retry_queries later"
         )
     everything = load_sources(measured, roots, telescope)
-    sources = everything.take(_not_cosmic(everything, measured.quality.fwhm_px)).take(slice(settings.n_sources))
-    if len(sources) < settings.min_matched:
-        raise StageError(
-            "plate solution",
-            f"{len(sources)} starlike sources, at least {settings.min_matched} are needed",
-            "look at the frame: clouds, a closed dome, a short exposure?",
-        )
+    sources = starlike(everything, measured, settings)
     nominal = telescope.camera.pixel_scale
     start, index_stars = run_solve_field(
         sources.x, sources.y, sources.flux, shape, hint, index, roots,
@@ -239,6 +233,24 @@ def solve_frame(
         status="OK" if found.match.rms <= settings.ok_arcsec else "HIGH_RMS",
         fwhm_arcsec=_seeing(everything, fit.wcs, reference, radius, scale),
     )
+
+
+def starlike(everything: Sources, measured: MeasuredFrame, settings: AstrometrySettings) -> Sources:
+    """The brightest sources that may be stars.
+
+    Raises
+    ------
+    StageError
+        If they are too few to be recognised.
+    """
+    sources = everything.take(_not_cosmic(everything, measured.quality.fwhm_px)).take(slice(settings.n_sources))
+    if len(sources) < settings.min_matched:
+        raise StageError(
+            "plate solution",
+            f"{len(sources)} starlike sources, at least {settings.min_matched} are needed",
+            "look at the frame: clouds, a closed dome, a short exposure?",
+        )
+    return sources
 
 
 def _not_cosmic(sources: Sources, fwhm_px: float | None) -> NDArray[np.bool_]:

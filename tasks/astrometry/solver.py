@@ -32,9 +32,7 @@ class SolveFieldOptions(Record):
     height: int
     scale_low: float
     scale_high: float
-    ra: float
-    dec: float
-    radius: float
+    hint: Cone | None
     parity: int
     cpu_limit_s: float
     tweak_order: int = 2
@@ -51,12 +49,14 @@ class SolveFieldOptions(Record):
             "--x-column", "X", "--y-column", "Y", "--sort-column", "FLUX",
             "--scale-units", "arcsecperpix", "--scale-low", f"{self.scale_low:.5f}",
             "--scale-high", f"{self.scale_high:.5f}",
-            "--ra", f"{self.ra:.6f}", "--dec", f"{self.dec:.6f}", "--radius", f"{self.radius:.4f}",
             "--depth", f"1-{_DEPTH}", "--cpulimit", f"{self.cpu_limit_s:.0f}", "--tweak-order", str(self.tweak_order),
             "--no-remove-lines", "--uniformize", "0", "--no-plots", "--temp-axy", "--crpix-center",
             "--new-fits", "none", "--match", "none", "--corr", "none", "--index-xyls", "none", "--solved", "none",
             "--rdls", index_stars or "none",
         ]  # fmt: skip
+        if self.hint is not None:
+            place = f"{self.hint.ra:.6f}", f"{self.hint.dec:.6f}", f"{self.hint.radius:.4f}"
+            arguments += ["--ra", place[0], "--dec", place[1], "--radius", place[2]]
         if self.parity:
             arguments += ["--parity", "pos" if self.parity < 0 else "neg"]
         return arguments
@@ -96,7 +96,7 @@ def _engine_config(index: IndexSet, roots: Roots, folder: Path, cpu_limit_s: flo
 
 
 def run_solve_field(
-    x: Floats, y: Floats, flux: Floats, shape: tuple[int, int], hint: Cone, index: IndexSet, roots: Roots,
+    x: Floats, y: Floats, flux: Floats, shape: tuple[int, int], hint: Cone | None, index: IndexSet, roots: Roots,
     scale: tuple[float, float], parity: int, cpu_limit_s: float, want_index_stars: bool,
 ) -> tuple[WCS, Reference | None]:  # fmt: skip
     """A first solution by astrometry.net, and on request the index's own stars in the frame.
@@ -108,7 +108,7 @@ def run_solve_field(
     shape
         (rows, columns).
     hint
-        The circle the frame's centre is searched in.
+        The circle the frame's centre is searched in; None: all of the index.
     scale
         Smallest and largest scale tried, arcsec/px.
     parity
@@ -128,8 +128,8 @@ def run_solve_field(
     ToolMissingError, ToolFailedError
     """
     options = SolveFieldOptions(
-        width=shape[1], height=shape[0], scale_low=scale[0], scale_high=scale[1], ra=hint.ra, dec=hint.dec,
-        radius=hint.radius, parity=parity, cpu_limit_s=cpu_limit_s,
+        width=shape[1], height=shape[0], scale_low=scale[0], scale_high=scale[1], hint=hint, parity=parity,
+        cpu_limit_s=cpu_limit_s,
     )  # fmt: skip
     order = spread_order(x, y, flux, shape)
     with scratch(roots.scratch, "solve") as folder:
@@ -144,11 +144,16 @@ def run_solve_field(
         )
         found = folder / "frame.wcs"
         if not found.is_file():
+            where = (
+                "anywhere in the index"
+                if hint is None
+                else f"within {hint.radius:.2f} deg of {hint.ra:.4f} {hint.dec:+.4f}"
+            )
             side = "" if not parity else f", parity {'negative' if parity < 0 else 'positive'}"
             raise StageError(
                 "plate solution",
-                f"solve-field finds no match for {len(x)} sources within {hint.radius:.2f} deg of "
-                f"{hint.ra:.4f} {hint.dec:+.4f} at {scale[0]:.3f}-{scale[1]:.3f} arcsec/px{side}",
+                f"solve-field finds no match for {len(x)} sources {where} at {scale[0]:.3f}-{scale[1]:.3f} "
+                f"arcsec/px{side}",
                 "look at the frame: is it this field, is it focused and tracked? "
                 "If the pointing is far off, raise search_radius_deg and cone_margin_deg",
             )

@@ -12,11 +12,11 @@ from models.catalog import Cone, StoredCone
 from models.frame import FrameFailure, FrameRecord, MeasuredFrame, SolvedFrame
 from models.settings import AstrometrySettings, ScampSettings
 from models.telescope import Telescope
-from tasks.astrometry import align_frames, build_index, solve_frame
+from tasks.astrometry import align_frames, build_index, locate_frame, solve_frame
 from tasks.core.cache import ByContent
 from tasks.core.running import is_transient, made, settled
 
-__all__ = ["aligned_frames", "index_of_cone", "solved_frame"]
+__all__ = ["aligned_frames", "index_of_cone", "located_frame", "solved_frame"]
 
 
 @task(
@@ -30,6 +30,26 @@ __all__ = ["aligned_frames", "index_of_cone", "solved_frame"]
 def index_of_cone(gaia: StoredCone, roots: Roots, telescope: Telescope) -> IndexSet:
     """Index files of the plate solver, from a Gaia cone."""
     return made(build_index, gaia, roots, telescope)
+
+
+@task(
+    name="locate",
+    task_run_name="locate {measured.raw.night} {measured.raw.name}",
+    cache_policy=ByContent(code=[locate_frame], tools=["solve-field"]),
+    persist_result=True,
+    retries=1,
+    retry_condition_fn=is_transient,
+)
+def located_frame(
+    measured: MeasuredFrame,
+    index: IndexSet,
+    limit_s: float,
+    roots: Roots,
+    telescope: Telescope,
+    settings: AstrometrySettings,
+) -> Cone | FrameFailure:
+    """Where a frame looks, from its sources and an index alone."""
+    return settled(measured.raw.path, locate_frame, measured, index, limit_s, roots, telescope, settings)
 
 
 @task(

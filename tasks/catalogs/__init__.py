@@ -5,6 +5,7 @@ from tasks.catalogs.epoch import GAIA_EPOCH, at_epoch
 from tasks.catalogs.failures import DownError, MalformedError, TruncatedError
 from tasks.catalogs.fetch import fetch_cone, stored_cone
 from tasks.catalogs.importing import farthest_row, import_catalog, read_catalog_file
+from tasks.catalogs.names import known_names, resolve_names
 from tasks.catalogs.references import (
     PS1_SOUTH_DEG,
     photometric_reference,
@@ -27,12 +28,14 @@ __all__ = [
     "fetch_cone",
     "find_cone",
     "import_catalog",
+    "known_names",
     "photometric_reference",
     "plan_cones",
     "read_catalog_file",
     "read_cone",
     "reference_note",
     "reference_table",
+    "resolve_names",
     "separation",
     "sky_of",
     "store_cone",

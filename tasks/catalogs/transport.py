@@ -98,6 +98,8 @@ class GuardedAdapter(HTTPAdapter):
             response, body = self._exchange(request, patience, verify, cert, proxies)
         response._content = body  # what `requests` itself would have set after reading
         response._content_consumed = True
+        # pyvo reads from here, whatever has been read.
+        response.raw = urllib3.HTTPResponse(io.BytesIO(body), preload_content=False)
         status = response.status_code
         if status in _BUSY or status >= 500:
             raise BusyError(

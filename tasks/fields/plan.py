@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -12,12 +13,12 @@ from models.catalog import Cone
 from models.field import Field
 from models.frame import RawFrame
 from models.settings import AstrometrySettings, SelectionSettings
-from models.target import Target, target_by_object
+from models.target import NamedPlace, Target, target_by_object
 from models.telescope import Telescope
 from tasks.catalogs import separation
 from tasks.fields.names import coordinate_name
 
-__all__ = ["field_of_target", "order_fields", "plan_fields"]
+__all__ = ["field_at", "field_of_target", "hinted_fields", "plan_fields"]
 
 
 def _half_diagonal_deg(telescope: Telescope) -> float:
@@ -69,6 +70,15 @@ def _known_near(ra: float, dec: float, known: Sequence[Cone], radius: float, mar
     return min(near)[1:] if near else (round(ra, 4) % 360.0, round(dec, 4))
 
 
+def field_at(
+    ra: float, dec: float, telescope: Telescope, astrometry: AstrometrySettings, known: Sequence[Cone] = ()
+) -> Field:
+    """A field of its own for a place where no target is; on a known cone that would do as well, if there is one."""
+    radius = _rounded_up(_half_diagonal_deg(telescope) + 2 * astrometry.cone_margin_deg)
+    ra, dec = _known_near(ra, dec, known, radius, astrometry.cone_margin_deg)
+    return Field(name=coordinate_name(ra, dec), cone=Cone(ra=ra, dec=dec, radius=radius))
+
+
 def plan_fields(
     frames: Sequence[RawFrame],
     targets: Mapping[str, Target],
@@ -76,6 +86,7 @@ def plan_fields(
     astrometry: AstrometrySettings,
     selection: SelectionSettings,
     known: Sequence[Cone] = (),
+    names: Mapping[str, NamedPlace] | None = None,
 ) -> tuple[Field, ...]:
     """Fields that cover what the headers' positions and objects of science frames say.
 
@@ -85,6 +96,8 @@ def plan_fields(
 
     Parameters
     ----------
+    names
+        What a resolver knows of other words: they say where to look for frames whose header does not.
     known
         Cones whose catalogues are at hand. A field of positions is laid on one of them where it would do as well:
         what was asked for one year's pointings serves the next year's, a little beside them.
@@ -94,49 +107,67 @@ def plan_fields(
     tuple of Field
         Most frames first.
     """
+    table = dict(targets)
     count: Counter[str] = Counter()
     fields: dict[str, Field] = {}
-    loose: list[RawFrame] = []
+    loose: list[tuple[float, float]] = []
     for frame in frames:
         found = {
             target.name: target
             for target in (
                 _target_near(frame, targets, astrometry, selection),
-                target_by_object(frame.object, dict(targets)),
+                target_by_object(frame.object, table) or target_by_object(frame.name, table),
             )
             if target is not None
         }
         for name, target in found.items():
             fields.setdefault(name, field_of_target(target, telescope, astrometry, selection))
             count[name] += 1
-        if not found and frame.ra is not None and frame.dec is not None:
-            loose.append(frame)
-    for frame in loose:
-        assert frame.ra is not None
-        assert frame.dec is not None
+        place = (names or {}).get(frame.object)
+        if found:
+            continue
+        if frame.ra is not None and frame.dec is not None:
+            loose.append((frame.ra, frame.dec))
+        elif place is not None and place.ra is not None and place.dec is not None:
+            loose.append((place.ra, place.dec))
+    for ra, dec in loose:
         for field in fields.values():
-            if separation(frame.ra, frame.dec, field.cone.ra, field.cone.dec) < astrometry.cone_margin_deg:
+            if separation(ra, dec, field.cone.ra, field.cone.dec) < astrometry.cone_margin_deg:
                 count[field.name] += 1
                 break
         else:
-            radius = _rounded_up(_half_diagonal_deg(telescope) + 2 * astrometry.cone_margin_deg)
-            ra, dec = _known_near(frame.ra, frame.dec, known, radius, astrometry.cone_margin_deg)
-            name = coordinate_name(ra, dec)
-            fields[name] = Field(name=name, cone=Cone(ra=ra, dec=dec, radius=radius))
-            count[name] += 1
+            field = field_at(ra, dec, telescope, astrometry, known)
+            fields[field.name] = field
+            count[field.name] += 1
     return tuple(fields[name] for name, _ in sorted(count.items(), key=lambda item: (-item[1], item[0])))
 
 
-def order_fields(frame: RawFrame, fields: Sequence[Field], targets: Mapping[str, Target], most: int = 5) -> list[Field]:
-    """The fields in which to look for a frame: the header's, then the name's, then the busiest of the rest."""
-    named = target_by_object(frame.object, targets if isinstance(targets, dict) else dict(targets))
-    place = {field.name: float(number) for number, field in enumerate(fields)}
+def hinted_fields(
+    frame: RawFrame,
+    fields: Sequence[Field],
+    targets: Mapping[str, Target],
+    names: Mapping[str, NamedPlace] | None = None,
+) -> list[tuple[Literal["header", "name"], Field]]:
+    """The fields that a frame speaks of: those its header's position lies in, the nearest first, then its OBJECT's.
 
-    def rank(field: Field) -> tuple[int, float]:
-        if frame.ra is not None and frame.dec is not None and abs(frame.dec - field.cone.dec) <= field.cone.radius:
-            apart = float(separation(frame.ra, frame.dec, field.cone.ra, field.cone.dec))
-            if apart <= field.cone.radius:
-                return 0, apart
-        return (1, 0.0) if named is not None and named.name == field.name else (2, place[field.name])
-
-    return sorted(fields, key=rank)[:most]
+    A file name stands in for an OBJECT that names no target.
+    """
+    table = targets if isinstance(targets, dict) else dict(targets)
+    hinted: list[tuple[Literal["header", "name"], Field]] = []
+    if frame.ra is not None and frame.dec is not None:
+        apart = [(float(separation(frame.ra, frame.dec, field.cone.ra, field.cone.dec)), field) for field in fields]
+        within = [each for each in apart if each[0] <= each[1].cone.radius]
+        hinted += [("header", field) for _, field in sorted(within, key=lambda each: (each[0], each[1].name))]
+    named = target_by_object(frame.object, table) or target_by_object(frame.name, table)
+    hinted += [("name", field) for field in fields if named is not None and field.name == named.name]
+    place = (names or {}).get(frame.object) if named is None else None
+    if place is not None and place.ra is not None and place.dec is not None:
+        hinted += [
+            ("name", field)
+            for field in fields
+            if separation(place.ra, place.dec, field.cone.ra, field.cone.dec) < field.cone.radius
+        ]
+    first: dict[str, tuple[Literal["header", "name"], Field]] = {}
+    for hint, field in hinted:
+        first.setdefault(field.name, (hint, field))
+    return list(first.values())

@@ -6,6 +6,7 @@ from tasks.inventory.headers import read_header
 from tasks.inventory.inventory import of_years, take_inventory
 from tasks.inventory.observing import night_of, sun_altitude
 from tasks.inventory.scan import count_raw_files
+from tasks.inventory.words import says_a_name
 
 __all__ = [
     "canonical_filter",
@@ -15,6 +16,7 @@ __all__ = [
     "night_of",
     "of_years",
     "read_header",
+    "says_a_name",
     "sun_altitude",
     "take_inventory",
 ]

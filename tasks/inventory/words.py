@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Meaning", "Words", "imagetyp_meaning", "read_words"]
+__all__ = ["Meaning", "Words", "imagetyp_meaning", "read_words", "says_a_name"]
 
 Meaning = Literal["bias", "dark", "flat", "light", "master", "none"]
 
@@ -85,6 +85,12 @@ def _names_something(name: str) -> bool:
         if not _NO_NAME.fullmatch(part) and not all(_calibration(word) or _aside(word) for word in letters):
             return True
     return False
+
+
+def says_a_name(word: str) -> bool:
+    """Whether an OBJECT may name something on the sky: not what a program or a calibration frame puts there."""
+    said = read_words(word)
+    return said.names_something and said.calibration is None and not said.aside
 
 
 def read_words(name: str) -> Words:

@@ -59,7 +59,7 @@ def _properties(release: Release) -> list[tuple[str, str]]:
     s = release.summary
     zero = _listed([f"{value:g}" for value in s.zero_points], "mag")
     n_relative = sum(stack.status == "OK" and stack.calibration == "RELATIVE" for stack in release.stacks)
-    zero += f"; {n_relative} stacks on a relative scale" if n_relative else ""
+    zero += f"; {n_relative} on a relative scale" if n_relative else ""
     mean = f"1 mean PSF of {s.n_mean_psf_frames} frames" if s.n_mean_psf_frames is not None else "no mean PSF"
     observed = f"{s.first} to {s.last} UTC" if s.first and s.last else UNKNOWN
     return [

@@ -20,6 +20,7 @@ from models.report import (
     REPORTS,
     AstrometryRow,
     FrameStatsRow,
+    GroupRow,
     PhotometryCheckRow,
     PhotometryRow,
     PsfRow,
@@ -147,10 +148,11 @@ def read_years(roots: Roots, telescope: Telescope) -> dict[int, tuple[FrameRecor
     return years
 
 
-def groups_on_record(roots: Roots, telescope: Telescope) -> list[str]:
-    """Names of the groups that the frames reduced so far show; none where no year was reduced."""
+def groups_on_record(roots: Roots, telescope: Telescope) -> list[GroupRow]:
+    """The groups that the frames reduced so far show; none where no year was reduced."""
     path = roots.data / "stacks" / f"{telescope.name}_groups_report.json"
-    return [row.group for row in read_report(path, "groups_report").rows] if path.is_file() else []
+    rows = read_report(path, "groups_report").rows if path.is_file() else ()
+    return [row for row in rows if isinstance(row, GroupRow)]
 
 
 def _file(record: FrameRecord) -> str:
@@ -239,6 +241,7 @@ def _astrometry_row(
             rotation_deg=None,
             group=None,
             remedy=failure.remedy,
+            search=record.search,
         )
     solution = solved.solution
     return AstrometryRow(
@@ -253,6 +256,7 @@ def _astrometry_row(
         rotation_deg=solution.rotation_deg,
         group=group_of.get(record.raw.label),
         note=notes.get(record.raw.label, ""),
+        search=record.search,
         moving=moving.get(record.raw.label, ""),
     )
 

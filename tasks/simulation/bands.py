@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.base import Record
 from models.simulation import TrueFilter
 
-__all__ = ["BANDS", "Band", "gaia_magnitudes", "johnson", "locus", "natural", "true_filters"]
+__all__ = ["ALL_BANDS", "BANDS", "Band", "T080_BANDS", "gaia_magnitudes", "johnson", "locus", "natural", "true_filters"]
 
 Array = NDArray[np.float64]
 
@@ -45,10 +45,20 @@ natural system at the zenith without a Moon, and seeing relative to r (Kolmogoro
 
 B and V are Johnson's by Tonry et al. (2012, ApJ 750, 99) with a natural colour term of +0.05 and -0.03 (B - V)."""
 
+T080_BANDS: dict[str, Band] = {
+    name: band.model_copy(update={"zero_point": round(band.zero_point - 0.88, 2)}) for name, band in BANDS.items()
+} | {"Clear": Band(ps1="r", colour=("g", "r"), c1=0.12, c2=0.0, zero_point=23.9, extinction=0.12, sky=20.6, seeing=1.0)}
+"""The 0.8 m telescope: 0.44 of the T120's mirror; no filter at all, whose stars are no band of PS1's."""
+
 _GI = np.array([-0.6, 0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.5, 3.0, 3.5])
 _RI = np.array([-0.30, -0.07, 0.07, 0.165, 0.25, 0.345, 0.465, 0.66, 0.90, 1.26, 1.70, 2.15])
 _IZ = np.array([-0.22, -0.06, 0.0, 0.06, 0.11, 0.16, 0.22, 0.32, 0.43, 0.59, 0.79, 1.00])
 _ZY = np.array([-0.12, -0.03, 0.0, 0.03, 0.055, 0.08, 0.11, 0.15, 0.20, 0.28, 0.38, 0.48])
+
+ALL_BANDS: dict[str, Band] = BANDS | {
+    "OIII": Band(ps1="g", colour=("g", "r"), c1=-0.10, c2=0.0, zero_point=19.6, extinction=0.18, sky=21.6, seeing=1.03)
+}
+"""And the filter that only the archive has frames in."""
 
 
 def locus(r: Array, g_minus_i: Array) -> dict[str, Array]:
@@ -70,9 +80,9 @@ def johnson(ps1: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
-def natural(ps1: Mapping[str, Array], band: str) -> Array:
+def natural(ps1: Mapping[str, Array], band: str, bands: Mapping[str, Band] = ALL_BANDS) -> Array:
     """Magnitudes in a filter's natural system, anchored to PS1."""
-    b = BANDS[band]
+    b = bands[band]
     x = ps1[b.colour[0]] - ps1[b.colour[1]]
     return ps1[b.ps1] + b.c1 * x + b.c2 * x**2
 
@@ -83,9 +93,9 @@ def gaia_magnitudes(ps1: Mapping[str, Array]) -> tuple[Array, Array]:
     return ps1["r"] + 0.02 - 0.05 * gi - 0.07 * gi**2, 0.35 + 0.78 * gi
 
 
-def true_filters() -> dict[str, TrueFilter]:
+def true_filters(bands: Mapping[str, Band] = BANDS) -> dict[str, TrueFilter]:
     """The natural systems, for the truth file."""
     return {
         name: TrueFilter(ps1=b.ps1, colour=b.colour, c1=b.c1, c2=b.c2, extinction=b.extinction)
-        for name, b in BANDS.items()
+        for name, b in bands.items()
     }

@@ -152,11 +152,14 @@ def bleed(electrons: Array) -> None:
                     place += step
 
 
-def read_out(electrons: Array, level: float, seed: int, rng: np.random.Generator) -> NDArray[np.uint16]:
+def read_out(
+    electrons: Array, level: float, seed: int, rng: np.random.Generator, read_noise: float = READ_NOISE
+) -> NDArray[np.uint16]:
     """Numbers in the file, from collected electrons (Poisson noise already in them)."""
     signal = electrons / GAIN
     bent = signal > _NONLINEAR_ADU
     signal[bent] = _NONLINEAR_ADU + 0.93 * (signal[bent] - _NONLINEAR_ADU)
-    signal += level + bias_structure(seed, electrons.shape[0])
-    signal += rng.normal(0.0, READ_NOISE / GAIN, electrons.shape)
+    rows, columns = electrons.shape
+    signal += level + bias_structure(seed, max(electrons.shape))[:rows, :columns]
+    signal += rng.normal(0.0, read_noise / GAIN, electrons.shape)
     return np.clip(np.rint(signal), 0, 65535).astype(np.uint16)

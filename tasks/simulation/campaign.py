@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,11 +20,13 @@ from tasks.core.errors import UserError
 from tasks.core.files import digest_file, write_json, writing
 from tasks.core.pool import configure_pool, in_pool, stop_pool
 from tasks.simulation.bands import true_filters
-from tasks.simulation.camera import GAIN, READ_NOISE
+from tasks.simulation.camera import GAIN
 from tasks.simulation.catalogues import GAIA_LIMIT, gaia_table, ps1_table
 from tasks.simulation.expose import expose
+from tasks.simulation.instruments import instrument_of
+from tasks.simulation.places import FIELDS, field_named
 from tasks.simulation.plan import Shot, plan_campaign
-from tasks.simulation.sky import CATALOGUE_RADIUS, FIELDS, field_sources
+from tasks.simulation.sky import field_sources
 
 __all__ = ["Simulated", "read_stars", "read_truth", "simulate_campaign"]
 
@@ -118,9 +120,11 @@ def simulate_campaign(
         stop_pool()
     rows = _catalogues(roots, options)
     _stars(roots, options)
+    instrument = instrument_of(options)
     truth = Truth(
-        schema=1, simulator=VERSION, definitions=_DEFINITIONS, options=options, gain=GAIN, read_noise=READ_NOISE,
-        filters=true_filters(), stars=_STARS, frames=tuple(done[k][0] for k in range(len(shots))),
+        schema=1, simulator=VERSION, definitions=_DEFINITIONS, options=options, gain=GAIN,
+        read_noise=instrument.read_noise,
+        filters=true_filters(instrument.bands), stars=_STARS, frames=tuple(done[k][0] for k in range(len(shots))),
     )  # fmt: skip
     write_json(roots.data / "truth.json", truth.model_dump(mode="json", by_alias=True))
     kept = sum(was_there for _, was_there in done.values())
@@ -161,10 +165,15 @@ def _read(path: Path) -> object:
 
 
 def _catalogues(roots: Roots, options: SimulationOptions) -> int:
+    return store_skies(roots, options, options.fields)
+
+
+def store_skies(roots: Roots, options: SimulationOptions, names: Iterable[str]) -> int:
+    """Put Gaia's and PS1's catalogues of fields into the local store; the number of their rows."""
     rows = 0
-    for name in options.fields:
-        field = FIELDS[name]
-        cone = Cone(ra=field.ra, dec=field.dec, radius=CATALOGUE_RADIUS)
+    for name in names:
+        field = field_named(name)
+        cone = Cone(ra=field.ra, dec=field.dec, radius=field.radius)
         query = f"simulated sky, seed {options.seed}, field {name}"
         gaia, ps1 = gaia_table(options, name), ps1_table(options, name)
         rows += store_cone("gaia", cone, gaia, roots, "simulation", "Gaia DR3", query, GAIA_LIMIT).n_rows

@@ -49,7 +49,7 @@ def gaia_table(options: SimulationOptions, field: str) -> Table:
     table = Table()
     # Gaia's identifiers carry the HEALPix cell in their upper bits; ours only look like them.
     table["source_id"] = (
-        np.int64(604_000_000_000_000_000) if field == "M67" else np.int64(1_550_000_000_000_000_000)
+        np.int64(604_000_000_000_000_000) if field.endswith("M67") else np.int64(1_550_000_000_000_000_000)
     ) + (np.asarray(sources["id"]) * np.int64(4_294_967))
     table["ra"], table["dec"] = ra, dec
     table["pmra"], table["pmdec"] = measured("pmra", 1.1), measured("pmdec", 1.0)

@@ -12,13 +12,15 @@ from scipy.signal import fftconvolve
 
 from models.simulation import SimulationOptions, TrueFrame
 from tasks.simulation import camera
-from tasks.simulation.extended import draw_galaxies, draw_spiral
+from tasks.simulation.extended import draw_bodies, draw_galaxies, draw_spiral
 from tasks.simulation.headers import maxim_header, write_raw
+from tasks.simulation.instruments import instrument_of
 from tasks.simulation.optics import pixel_area, to_pixels
+from tasks.simulation.places import field_named
 from tasks.simulation.plan import Shot
 from tasks.simulation.psf import Psf, draw_stars, kernel
 from tasks.simulation.seeds import rng_for
-from tasks.simulation.sky import FIELDS, at_epoch, field_sources
+from tasks.simulation.sky import at_epoch, field_sources
 
 __all__ = ["cosmic_ray_charge", "expected_electrons", "expose", "mid_jyear", "noiseless_light", "psf_of"]
 
@@ -50,8 +52,8 @@ def noiseless_light(shot: Shot, options: SimulationOptions) -> tuple[Array, int]
     assert shot.wcs and shot.field and shot.filter and shot.zero_point is not None  # noqa: PT018
     table = field_sources(options, shot.field)
     ra, dec = at_epoch(table, mid_jyear(shot))
-    size = options.size
-    reach = 0.3 * size / 1024 + 0.05
+    rows, columns = options.shape
+    reach = 0.3 * max(rows, columns) / 1024 + 0.05
     near = (abs(dec - shot.wcs.crval[1]) < reach) & (
         abs((ra - shot.wcs.crval[0] + 180) % 360 - 180) * np.cos(np.deg2rad(shot.wcs.crval[1])) < reach
     )
@@ -59,11 +61,13 @@ def noiseless_light(shot: Shot, options: SimulationOptions) -> tuple[Array, int]
     x, y = to_pixels(shot.wcs, ra, dec)
     flux = shot.exptime * 10 ** (-0.4 * (np.asarray(table[f"{shot.filter}_nat"]) - shot.zero_point))
     psf = psf_of(shot)
-    extended = np.zeros((size, size))
+    extended = np.zeros((rows, columns))
     is_galaxy = np.asarray(table["kind"]) == "galaxy"
     visible = 0.3 * _sky_sigma_adu(shot)
     draw_galaxies(extended, table[is_galaxy], x[is_galaxy], y[is_galaxy], flux[is_galaxy], shot.wcs, visible)
-    if FIELDS[shot.field].spiral:
+    place = field_named(shot.field)
+    draw_bodies(extended, shot.wcs, shot.filter, shot.exptime * 10 ** (0.4 * shot.zero_point), place.bodies)
+    if place.spiral:
         knots = table[np.asarray(table["kind"]) == "knot"]
         draw_spiral(extended, shot.wcs, shot.filter, shot.exptime * 10 ** (0.4 * shot.zero_point), knots)
     light: Array = fftconvolve(np.pad(extended, 64, mode="edge"), kernel(psf), mode="same")[64:-64, 64:-64]
@@ -71,7 +75,7 @@ def noiseless_light(shot: Shot, options: SimulationOptions) -> tuple[Array, int]
     np.maximum(light, 0.0, out=light)
     stars = np.asarray(table["kind"]) == "star"
     draw_stars(light, x[stars], y[stars], flux[stars], psf, floor=0.02 * _sky_sigma_adu(shot))
-    on = (x[stars] > 0.5) & (x[stars] < size + 0.5) & (y[stars] > 0.5) & (y[stars] < size + 0.5)
+    on = (x[stars] > 0.5) & (x[stars] < columns + 0.5) & (y[stars] > 0.5) & (y[stars] < rows + 0.5)
     return light, int(on.sum())
 
 
@@ -94,9 +98,11 @@ def expected_electrons(shot: Shot, options: SimulationOptions) -> tuple[Array, d
     Everything but chance: light through optics and response, the sky, trails and dark current.
     """
     assert shot.filter
-    size, seed = options.size, options.seed
-    response = camera.response(seed, size, shot.year, shot.filter)
-    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    (rows, columns), seed, side = options.shape, options.seed, max(options.shape)
+    response = camera.response(seed, side, shot.year, shot.filter)
+    if rows != columns:  # a window of a square chip
+        response = response[:rows, :columns] / np.median(response[:rows, :columns])
+    y, x = np.mgrid[0:rows, 0:columns] / side - 0.5
     truth: dict[str, object] = {"filter": shot.filter}
     if shot.kind == "flat":
         assert shot.level_adu
@@ -121,34 +127,34 @@ def expected_electrons(shot: Shot, options: SimulationOptions) -> tuple[Array, d
     electrons = light * camera.GAIN
     for trail in shot.trails:
         camera.add_trail(electrons, trail, psf_of(shot).fwhm_px)
-    electrons += camera.dark_rate(seed, size) * shot.exptime
+    electrons += camera.dark_rate(seed, side)[:rows, :columns] * shot.exptime
     return electrons, truth
 
 
 def cosmic_ray_charge(shot: Shot, options: SimulationOptions) -> Array:
-    """What particles left in each pixel of a frame, e-, shape (size, size): drawn again as `expose` drew it."""
+    """What particles left in each pixel of a frame, e-, shape of the frame: drawn again as `expose` drew it."""
     rng = rng_for(options.seed, "noise", shot.path)
     rng.normal(0.0, 0.35)  # the bias level comes first
     if shot.kind != "bias":
         rng.poisson(expected_electrons(shot, options)[0])
-    charge = np.zeros((options.size, options.size))
+    charge = np.zeros(options.shape)
     camera.add_cosmic_rays(charge, shot.exptime, rng)
     return charge
 
 
 def expose(shot: Shot, options: SimulationOptions, raw_root: Path) -> TrueFrame:
     """Take a frame, write it, and return the truth about it. Depends on options and path only: never on order."""
-    size, seed = options.size, options.seed
+    seed = options.seed
     rng = rng_for(seed, "noise", shot.path)
     level = camera.bias_level(seed, shot.year, shot.night) + float(rng.normal(0.0, 0.35)) + shot.warm_adu
     truth: dict[str, object] = {}
-    electrons = np.zeros((size, size))
+    electrons = np.zeros(options.shape)
     if shot.kind != "bias":
         mean, truth = expected_electrons(shot, options)
         electrons = rng.poisson(mean).astype(float)
     truth["cosmic_ray_pixels"] = camera.add_cosmic_rays(electrons, shot.exptime, rng)
     camera.bleed(electrons)
-    data = camera.read_out(electrons, level, seed, rng)
+    data = camera.read_out(electrons, level, seed, rng, instrument_of(options).read_noise)
     path = raw_root / shot.path
     write_raw(path, data, maxim_header(shot, data.shape, seed))
     return TrueFrame.model_validate(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 from scipy.special import gamma
 
 from models.simulation import TrueWcs
+from tasks.simulation.bands import natural
 from tasks.simulation.optics import pixel_to_plane, project
+from tasks.simulation.places import Body
 
-__all__ = ["SPIRAL", "draw_galaxies", "draw_spiral", "spiral_knots"]
+__all__ = ["SPIRAL", "draw_bodies", "draw_galaxies", "draw_spiral", "spiral_knots"]
 
 Array = NDArray[np.float64]
 
@@ -18,11 +22,12 @@ SPIRAL = {
     "ra": 202.4696, "dec": 47.1953, "companion_ra": 202.4983, "companion_dec": 47.2661,
     "radius_arcsec": 300.0, "scale_length_arcsec": 88.0, "axis_ratio": 0.86, "pa_deg": 20.0,
 }  # fmt: skip
-_TOTAL = {"B": 9.0, "V": 9.0, "R": 8.1, "g": 8.6, "r": 8.1, "i": 7.8, "Ha": 8.1}
-_BULGE = {"B": 0.05, "V": 0.08, "R": 0.09, "g": 0.07, "r": 0.09, "i": 0.11, "Ha": 0.08}
-_KNOTS = {"B": 0.05, "V": 0.03, "R": 0.03, "g": 0.04, "r": 0.03, "i": 0.02, "Ha": 0.30}
+_TOTAL = {"B": 9.0, "V": 9.0, "R": 8.1, "g": 8.6, "r": 8.1, "i": 7.8, "Ha": 8.1, "OIII": 8.6}
+_BULGE = {"B": 0.05, "V": 0.08, "R": 0.09, "g": 0.07, "r": 0.09, "i": 0.11, "Ha": 0.08, "OIII": 0.08}
+_KNOTS = {"B": 0.05, "V": 0.03, "R": 0.03, "g": 0.04, "r": 0.03, "i": 0.02, "Ha": 0.30, "OIII": 0.20}
 
 
+_NARROW = ("Ha", "OIII")
 _GAUSSIAN_RE = 1.1774
 _PITCH = np.tan(np.deg2rad(21.0))
 
@@ -78,6 +83,54 @@ def draw_galaxies(image: Array, table: Table, x: Array, y: Array, flux: Array, w
         x0, x1 = max(0, column - half), min(columns, column + half + 1)
         if y0 < y1 and x0 < x1:
             image[y0:y1, x0:x1] += stamp[y0 - row + half : y1 - row + half, x0 - column + half : x1 - column + half]
+
+
+def draw_bodies(image: Array, wcs: TrueWcs, band: str, flux_of: float, bodies: Sequence[Body]) -> None:
+    """Add large galaxies and nebulae (flux per px, not yet blurred).
+
+    Parameters
+    ----------
+    image
+        The frame's extended light.
+    wcs
+        The frame's mapping.
+    band
+        Filter. In a narrow one, gas is brighter by what its body's `lines` say (mag).
+    flux_of
+        Flux of a source of natural magnitude 0.
+    bodies
+        What is there; what is far from the frame adds nothing.
+    """
+    rows, columns = image.shape
+    area = 3600**2 * abs(np.linalg.det(np.array(wcs.cd)))
+    half = 0.5 * np.hypot(rows, columns) * np.sqrt(area)
+    near = []
+    for body in bodies:
+        x0, y0 = project(np.array([body.ra]), np.array([body.dec]), wcs.crval)
+        if 3600 * np.hypot(x0[0], y0[0]) < half + 8 * body.re:
+            near.append((body, x0[0], y0[0]))
+    if not near:
+        return
+    y, x = np.mgrid[1 : rows + 1, 1 : columns + 1].astype(float)
+    xi, eta = pixel_to_plane(wcs, x, y)
+    for body, x0, y0 in near:
+        east, north = (xi - x0) * 3600, (eta - y0) * 3600
+        pa = np.deg2rad(body.pa_deg)
+        along, across = east * np.sin(pa) + north * np.cos(pa), (east * np.cos(pa) - north * np.sin(pa)) / body.q
+        radius = np.hypot(along, across)
+        ps1 = {"r": np.array([body.r]), "g": np.array([body.r + body.colours[0]]),
+               "i": np.array([body.r - body.colours[1]])}  # fmt: skip
+        magnitude = float(natural(ps1, band)[0]) - (body.lines if band in _NARROW else 0.0)
+        if body.kind == "shell":
+            width = 0.25 * body.re
+            light = np.exp(-(((radius - body.re) / width) ** 2)) + 0.35 * np.exp(-((radius / body.re) ** 4))
+            total = 2 * np.pi * body.q * (body.re * width * np.sqrt(np.pi) + 0.35 * body.re**2 * np.sqrt(np.pi) / 4)
+        else:
+            b = 2 * body.n - 1 / 3 + 4 / (405 * body.n)
+            # A core that the pixels resolve: the profile's cusp would depend on where in a pixel it falls.
+            light = np.exp(-b * (np.hypot(radius, 0.7) / body.re) ** (1 / body.n))
+            total = _sersic_flux(body.re, body.n, body.q)
+        image += flux_of * 10 ** (-0.4 * magnitude) * area * light / total
 
 
 def draw_spiral(image: Array, wcs: TrueWcs, band: str, flux_of: float, knots: Table) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from models.base import Record
 
-__all__ = ["HABITS", "Habit", "habit_of"]
+__all__ = ["HABITS", "Habit", "T080_HABIT", "habit_of", "moved"]
 
 
 class Habit(Record):
@@ -95,14 +95,31 @@ HABITS = {
 }  # fmt: skip
 """Real nights, trees, spellings and labels. M51's and M67's own frames are invented where that year had none."""
 
+T080_HABIT = Habit(
+    year=2024, nights=("20240311", "20240313"), used=("g", "r", "Clear"),
+    filters={"B": ("B", "B"), "V": ("V", "V"), "R": ("R", "R"), "g": ("g''", "g"), "r": ("r''", "r"),
+             "i": ("i''", "i"), "Ha": ("Halpha", "Ha"), "Clear": ("CLEAR", "L")},
+    objects={"M51": "M51", "M67": "M67"},
+    science="202403OHP_M2/DATA/T080/{night}/{object}-{n:04d}_{tag}.fit",
+    bias="202403OHP_M2/DATA/T080/{night}/Bias-{n:04d}.fit", bias_object="Bias",
+    flat="202403OHP_M2/DATA/T080/{night}/Flat-{n:04d}_{tag}.fit", flat_object="Flat",
+    flat_type="Flat Field", positions={"M51": True, "M67": True}, calibration_positions=False,
+    temperature=-25.0, software=_MAXIM6,
+)  # fmt: skip
+"""The 0.8 m telescope's: its filters' primes as MaxIm writes them, two apostrophes."""
+
 
 def habit_of(year: int) -> Habit:
     """The habits of a year; of the nearest known one, moved to that year, where there is none."""
     if year in HABITS:
         return HABITS[year]
-    near = HABITS[min(HABITS, key=lambda known: (abs(known - year), known))]
-    moved = near.model_dump()
+    return moved(HABITS[min(HABITS, key=lambda known: (abs(known - year), known))], year)
+
+
+def moved(habit: Habit, year: int) -> Habit:
+    """The same habits in another year."""
+    there = habit.model_dump()
     for key in ("science", "bias", "flat"):
-        moved[key] = moved[key].replace(str(near.year), str(year))
-    moved |= {"year": year, "nights": tuple(night.replace(str(near.year), str(year)) for night in near.nights)}
-    return Habit.model_validate(moved)
+        there[key] = there[key].replace(str(habit.year), str(year))
+    there |= {"year": year, "nights": tuple(night.replace(str(habit.year), str(year)) for night in habit.nights)}
+    return Habit.model_validate(there)

@@ -87,6 +87,11 @@ def maxim_header(shot: Shot, shape: tuple[int, int], seed: int) -> fits.Header:
     header["BZERO"] = (32768.0, "physical = BZERO + BSCALE*array_value")
     for keyword, value, comment in cards:
         header[keyword] = (value, comment)
+    for keyword, said in shot.cards:  # as a real file says it; None: it does not
+        if said is None:
+            header.remove(keyword, ignore_missing=True)
+        else:
+            header[keyword] = said
     return header
 
 

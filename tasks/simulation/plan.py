@@ -10,12 +10,13 @@ import numpy as np
 from models.base import Record
 from models.simulation import SimulationOptions, Trail, TrueWcs
 from tasks.core.errors import UserError
-from tasks.simulation.bands import BANDS
-from tasks.simulation.habits import Habit, habit_of
+from tasks.simulation.bands import ALL_BANDS
+from tasks.simulation.habits import Habit
+from tasks.simulation.instruments import habit_for, instrument_of
+from tasks.simulation.places import FIELDS, field_named
 from tasks.simulation.seeds import rng_for
-from tasks.simulation.sky import FIELDS
 
-__all__ = ["SITE", "Shot", "altitude_azimuth", "plan_campaign"]
+__all__ = ["SITE", "Shot", "airmass_at", "altitude_azimuth", "plan_campaign", "under_the_sky"]
 
 SITE = (43.9317, 5.7133, 650.0)
 """Latitude, longitude (east) in degrees, elevation in m."""
@@ -24,10 +25,9 @@ _EXPOSURES = {
     "M51": {"B": (300, 240, 300), "V": (180, 120, 180), "R": (120, 90, 120), "g": (180, 120, 180),
             "r": (120, 180, 90), "i": (180, 120, 180), "Ha": (300, 300, 600)},
     "M67": {"B": (120, 60, 120), "V": (30, 20, 60), "R": (30, 20, 60), "g": (60, 30, 60), "r": (30, 60, 20),
-            "i": (60, 30, 60), "Ha": (120, 120, 120)},
+            "i": (60, 30, 60), "Ha": (120, 120, 120), "Clear": (30, 20, 30)},
 }  # fmt: skip
-_FLAT_SECONDS = {"B": 8.0, "V": 4.0, "R": 3.0, "g": 5.0, "r": 3.0, "i": 4.0, "Ha": 20.0}
-_TRUE_SCALE = 0.770
+_FLAT_SECONDS = {"B": 8.0, "V": 4.0, "R": 3.0, "g": 5.0, "r": 3.0, "i": 4.0, "Ha": 20.0, "Clear": 2.0}
 _LARGEST_AIRMASS = 2.1
 
 
@@ -63,6 +63,7 @@ class Shot(Record):
     trails: tuple[Trail, ...] = ()
     header_offset: float | None = None
     software: str = ""
+    cards: tuple[tuple[str, str | float | int | None], ...] = ()
 
 
 def altitude_azimuth(ra: float, dec: float, when: datetime) -> tuple[float, float, float]:
@@ -76,7 +77,8 @@ def altitude_azimuth(ra: float, dec: float, when: datetime) -> tuple[float, floa
     return float(np.rad2deg(altitude)), float(np.rad2deg(azimuth) % 360), float(np.rad2deg(hour))
 
 
-def _airmass(altitude: float) -> float:
+def airmass_at(altitude: float) -> float:
+    """Airmass at an altitude in degrees."""
     # Kasten & Young (1989, Applied Optics 28, 4735).
     a = max(altitude, 3.0)
     return float(1 / (np.sin(np.deg2rad(a)) + 0.50572 * (a + 6.07995) ** -1.6364))
@@ -101,7 +103,7 @@ def _when(field: str, night: str, exptime: float, clock: dict[str, datetime]) ->
     while True:
         start = max(_first_light(field, night), clock.get(night, _evening(night)))
         end = start + timedelta(seconds=exptime + 30)
-        low = _airmass(altitude_azimuth(FIELDS[field].ra, FIELDS[field].dec, end)[0]) > _LARGEST_AIRMASS
+        low = airmass_at(altitude_azimuth(FIELDS[field].ra, FIELDS[field].dec, end)[0]) > _LARGEST_AIRMASS
         if not low and end < _evening(night) + timedelta(hours=28):
             return night, start
         night = f"{_evening(night) + timedelta(days=1):%Y%m%d}"
@@ -110,28 +112,48 @@ def _when(field: str, night: str, exptime: float, clock: dict[str, datetime]) ->
 def _wcs(options: SimulationOptions, year: int, path: str, centre: tuple[float, float]) -> TrueWcs:
     # The camera is taken off each year: its own angle, scale and optical axis. Flexure and refraction per frame.
     rng = rng_for(options.seed, "camera", year)
-    rotation, scale = -90.0 + rng.uniform(-1.6, 1.6), _TRUE_SCALE + rng.normal(0, 0.0005)
-    axis = options.size / 2 + 0.5 + rng.uniform(-25, 25, 2)
+    instrument, (rows, columns) = instrument_of(options), options.shape
+    rotation, scale = instrument.rotation_deg + rng.uniform(-1.6, 1.6), instrument.scale + rng.normal(0, 0.0005)
+    axis = np.array([columns, rows]) / 2 + 0.5 + rng.uniform(-25, 25, 2)
     k = 4.1e-9 * rng.uniform(0.85, 1.15)
     own = rng_for(options.seed, "flexure", path)
     angle = np.deg2rad(rotation + own.normal(0, 0.01))
     s = scale * (1 + own.normal(0, 2e-5)) / 3600
-    cd = ((-s * np.cos(angle), s * np.sin(angle)), (s * np.sin(angle), s * np.cos(angle)))
+    x = instrument.parity * s
+    cd = ((x * np.cos(angle), s * np.sin(angle)), (-x * np.sin(angle), s * np.cos(angle)))
     return TrueWcs(
         crval=centre,
         crpix=(float(axis[0]), float(axis[1])),
         cd=((float(cd[0][0]), float(cd[0][1])), (float(cd[1][0]), float(cd[1][1]))),
         k=float(k),
-        shape=(options.size, options.size),
+        shape=options.shape,
     )
 
 
-def _sky_conditions(options: SimulationOptions, shot: Shot, year: int) -> Shot:
+def under_the_sky(
+    options: SimulationOptions, shot: Shot, year: int, aim: tuple[float, float] | None = None, habit: float = 0.0
+) -> Shot:
+    """A science shot with its night's weather, the telescope's pointing and what the mount says of it.
+
+    Parameters
+    ----------
+    options
+        Seed and size.
+    shot
+        Time, filter, field, airmass.
+    year
+        Of the camera's mounting.
+    aim
+        Where the observer wants to look (deg); None: the field's centre.
+    habit
+        How far an observer's centring is off, all of a night and target, deg (Rayleigh's sigma).
+    """
     assert shot.filter
     assert shot.field
     assert shot.airmass
     assert shot.pointing
-    band, field = BANDS[shot.filter], FIELDS[shot.field]
+    instrument = instrument_of(options)
+    band = (ALL_BANDS | instrument.bands)[shot.filter]
     night = rng_for(options.seed, "weather", shot.night)
     night_seeing = float(night.uniform(1.7, 3.0))
     night_zero = float(night.normal(0.0, 0.03))
@@ -143,26 +165,34 @@ def _sky_conditions(options: SimulationOptions, shot: Shot, year: int) -> Shot:
     transparency = float(rng.uniform(0.72, 0.95) if cloudy else rng.uniform(0.98, 1.0))
     zero = band.zero_point + mirror + night_zero - band.extinction * (shot.airmass - 1) + 2.5 * np.log10(transparency)
     distance, towards = rng.uniform(10, 60) / 3600, rng.uniform(0, 2 * np.pi)
+    place = field_named(shot.field)
+    ra, dec = aim or (place.ra, place.dec)
+    if habit:
+        centring = rng_for(options.seed, "centring", shot.night, shot.object).normal(0.0, habit, 2)
+        ra, dec = (
+            ra + float(np.clip(centring[0], -2 * habit, 2 * habit)) / np.cos(np.deg2rad(dec)),
+            dec + float(np.clip(centring[1], -2 * habit, 2 * habit)),
+        )
     centre = (
-        field.ra + float(distance * np.sin(towards) / np.cos(np.deg2rad(field.dec))),
-        field.dec + float(distance * np.cos(towards)),
+        ra + float(distance * np.sin(towards) / np.cos(np.deg2rad(dec))),
+        dec + float(distance * np.cos(towards)),
     )
     error = rng_for(options.seed, "mount", shot.night, shot.field)
     off = float(error.uniform(0.02, 0.29)) + float(rng.normal(0.0, 0.002))
     way = float(error.uniform(0, 2 * np.pi))
     said = (
-        centre[0] + off * np.sin(way) / np.cos(np.deg2rad(field.dec)),
+        centre[0] + off * np.sin(way) / np.cos(np.deg2rad(dec)),
         centre[1] + off * np.cos(way),
     )
     trails: tuple[Trail, ...] = ()
     if rng.random() < 0.07:
         trails = (
             Trail(
-                x=float(rng.uniform(0.2, 0.8) * options.size), y=float(rng.uniform(0.2, 0.8) * options.size),
+                x=float(rng.uniform(0.2, 0.8) * options.shape[1]), y=float(rng.uniform(0.2, 0.8) * options.shape[0]),
                 angle_deg=float(rng.uniform(0, 180)), electrons_per_px=float(rng.lognormal(np.log(3000.0), 0.6)),
             ),
         )  # fmt: skip
-    e = rng.normal(0.0, 0.02, 2)
+    e = rng.normal(0.0, 0.02, 2) + instrument.stretch
     return shot.model_copy(
         update={
             "wcs": _wcs(options, year, shot.path, centre),
@@ -186,7 +216,7 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
     numbers: dict[tuple[str, str, str], int] = {}
     for field in sorted(options.fields, key=lambda name: FIELDS[name].ra):
         for band in filters:
-            if band == "Ha" and not FIELDS[field].spiral:
+            if (band == "Ha" and not FIELDS[field].spiral) or (band == "Clear" and FIELDS[field].spiral):
                 continue
             spelling, tag = habit.filters[band]
             for k in range(options.frames):
@@ -202,7 +232,7 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
                 start += timedelta(seconds=float(jitter.uniform(4, 25)))
                 start = start.replace(microsecond=start.microsecond // 10000 * 10000)
                 target = FIELDS[field]
-                airmass = _airmass(altitude_azimuth(target.ra, target.dec, start + timedelta(seconds=exptime / 2))[0])
+                airmass = airmass_at(altitude_azimuth(target.ra, target.dec, start + timedelta(seconds=exptime / 2))[0])
                 has_position = habit.positions[field]
                 shot = Shot(
                     path=path, kind="science", year=habit.year, night=night, start=start, exptime=exptime, object=name,
@@ -211,7 +241,7 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
                     header_airmass=airmass if has_position and habit.airmass != "absent" else None,
                     software=habit.software,
                 )  # fmt: skip
-                shot = _sky_conditions(options, shot, habit.year)
+                shot = under_the_sky(options, shot, habit.year)
                 if not has_position:
                     shot = shot.model_copy(update={"pointing": None, "header_offset": None})
                 shots.append(shot)
@@ -285,11 +315,16 @@ def plan_campaign(options: SimulationOptions) -> list[Shot]:
     """
     shots: list[Shot] = []
     for year in sorted(options.years):
-        habit = habit_of(year)
+        habit = habit_for(options, year)
         filters = options.filters or habit.used
+        if unknown := set(filters) - set(habit.filters):
+            raise UserError(f"the {options.telescope} has no filter {', '.join(sorted(unknown))} in its wheel")
         science = _science(options, habit, filters)
         used = tuple(band for band in filters if any(shot.filter == band for shot in science))
         shots += science + _calibration(options, habit, used)
     if not any(shot.kind == "science" for shot in shots):
-        raise UserError("no frame to take: the narrow filter Ha is used on M51 only; add --fields M51 or a filter")
-    return sorted(shots, key=lambda shot: shot.path)
+        raise UserError(
+            "no frame to take: the narrow filter Ha is used on M51 only, Clear on M67; add a field or a filter"
+        )
+    cards = instrument_of(options).cards
+    return sorted((shot.model_copy(update={"cards": cards}) for shot in shots), key=lambda shot: shot.path)

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 from astropy.table import Table, vstack
 from numpy.typing import NDArray
 
-from models.base import Record
 from models.simulation import SimulationOptions
 from tasks.core.errors import UserError
-from tasks.simulation.bands import BANDS, gaia_magnitudes, johnson, locus, natural
+from tasks.simulation.bands import ALL_BANDS, BANDS, Band, gaia_magnitudes, johnson, locus, natural
 from tasks.simulation.extended import spiral_knots
+from tasks.simulation.instruments import instrument_of
+from tasks.simulation.places import ARCHIVE, Field, field_named
 from tasks.simulation.seeds import rng_for
 
-__all__ = ["CATALOGUE_RADIUS", "FIELDS", "Field", "at_epoch", "field_sources"]
+__all__ = ["at_epoch", "field_sources"]
 
 Array = NDArray[np.float64]
-
-CATALOGUE_RADIUS = 0.8
-"""Cone of the catalogues about a field, deg: half a frame's diagonal, the worst header pointing, and a margin."""
-
-
-class Field(Record):
-    """A place on the sky and what is there."""
-
-    name: str
-    ra: float
-    dec: float
-    density: float
-    slope: float
-    bright: float
-    galaxies: float
-    cluster: int = 0
-    spiral: bool = False
-
-
-FIELDS = {
-    "M51": Field(
-        name="M51", ra=202.4696, dec=47.1953, density=2000, slope=0.20, bright=10.0, galaxies=2600, spiral=True
-    ),
-    "M67": Field(
-        name="M67", ra=132.8479, dec=11.8150, density=4500, slope=0.22, bright=9.5, galaxies=1500, cluster=1100
-    ),
-}
-"""Star counts per square degree to r = 20 and their slope in dex/mag; galaxies per square degree to r = 21."""
 
 _FAINT = 22.5
 
@@ -73,9 +47,9 @@ def _counts(rng: np.random.Generator, n: int, bright: float, faint: float, slope
 
 
 def _field_stars(rng: np.random.Generator, field: Field) -> dict[str, Array]:
-    area = np.pi * CATALOGUE_RADIUS**2
+    area = np.pi * field.radius**2
     n = rng.poisson(field.density * area * 10 ** (field.slope * (_FAINT - 20.0)))
-    ra, dec = _around(rng, field, CATALOGUE_RADIUS, n)
+    ra, dec = _around(rng, field, field.radius, n)
     r = _counts(rng, n, field.bright, _FAINT, field.slope)
     is_dwarf = rng.random(n) < np.clip((r - 13.5) / 9.0, 0.03, 0.62)
     g_minus_i = np.where(is_dwarf, rng.normal(2.2, 0.45, n), 0.40 + rng.gamma(2.4, 0.19, n))
@@ -92,12 +66,12 @@ def _field_stars(rng: np.random.Generator, field: Field) -> dict[str, Array]:
 
 def _cluster(rng: np.random.Generator, field: Field) -> dict[str, Array]:
     n = field.cluster
-    radius = 0.16 * np.sqrt(1 / rng.uniform(0.045, 1.0, n) - 1)  # Plummer sphere in projection
+    radius = field.cluster_deg * np.sqrt(1 / rng.uniform(0.045, 1.0, n) - 1)  # Plummer sphere in projection
     ra, dec = _offset(field, np.minimum(radius, 0.75), rng.random(n) * 2 * np.pi)
     r = np.concatenate([_counts(rng, n - n // 12, 12.6, 22.0, 0.10), rng.uniform(9.4, 12.6, n // 12)])
     binary = np.where(rng.random(n) < 0.25, rng.uniform(0.05, 0.75, n), 0.0)
     return {
-        "ra": ra, "dec": dec, "r": r - binary, "gi": np.interp(r, _SEQUENCE_R, _SEQUENCE_GI),
+        "ra": ra, "dec": dec, "r": r - binary + field.cluster_shift, "gi": np.interp(r, _SEQUENCE_R, _SEQUENCE_GI),
         "pmra": rng.normal(-10.97, 0.25, n), "pmdec": rng.normal(-2.92, 0.25, n), "parallax": rng.normal(1.15, 0.01, n),
     }  # fmt: skip
 
@@ -134,22 +108,64 @@ def _real_m67(path: str) -> dict[str, Array]:
 
 
 def _galaxies(rng: np.random.Generator, field: Field) -> dict[str, Array]:
-    n = rng.poisson(field.galaxies * np.pi * CATALOGUE_RADIUS**2)
-    ra, dec = _around(rng, field, CATALOGUE_RADIUS, n)
+    n = rng.poisson(field.galaxies * np.pi * field.radius**2)
+    ra, dec = _around(rng, field, field.radius, n)
     r = _counts(rng, n, 14.5, 21.0, 0.42)
     elliptical = rng.random(n) < 0.3
     size = 1.5 * 10 ** (-0.13 * (r - 19.0)) * rng.lognormal(0.0, 0.3, n)
-    return {
+    drawn = {
         "ra": ra, "dec": dec, "r": r,
         "g": r + np.where(elliptical, rng.normal(1.05, 0.12, n), rng.normal(0.65, 0.15, n)),
         "i": r - rng.normal(0.35, 0.06, n), "re": np.clip(size, 0.5, 12.0), "n": np.where(elliptical, 4.0, 1.0),
         "q": rng.uniform(0.35, 1.0, n), "pa": rng.uniform(0, 180, n),
     }  # fmt: skip
+    if not field.cluster_galaxies:
+        return drawn
+    members = _cluster_of_galaxies(rng, field)
+    return {key: np.concatenate([drawn[key], members[key]]) for key in drawn}
+
+
+def _cluster_of_galaxies(rng: np.random.Generator, field: Field) -> dict[str, Array]:
+    # Red galaxies about the centre, as many within a radius as the radius is long (an isothermal sphere's).
+    n = field.cluster_galaxies
+    ra, dec = _offset(field, 0.5 * rng.random(n), rng.random(n) * 2 * np.pi)
+    r = _counts(rng, n, 13.0, 20.0, 0.25)
+    return {
+        "ra": ra, "dec": dec, "r": r, "g": r + rng.normal(0.75, 0.05, n), "i": r - rng.normal(0.38, 0.03, n),
+        "re": np.clip(2.5 * 10 ** (-0.15 * (r - 17.0)), 1.0, 12.0), "n": np.full(n, 4.0),
+        "q": rng.uniform(0.5, 1.0, n), "pa": rng.uniform(0, 180, n),
+    }  # fmt: skip
+
+
+def _share_with_neighbours(table: Table, field: Field, options: SimulationOptions) -> Table:
+    # Where two fields overlap there is one sky: each source belongs to the field whose centre is nearest.
+    parts = [table[_nearest(table, field)]]
+    for name, _, _ in field.neighbours:
+        other = field_named(name)
+        theirs = _own_sources(options, name)
+        parts.append(theirs[_nearest(theirs, other) & (_apart(theirs, field.ra, field.dec) < field.radius)])
+    return vstack(parts)
+
+
+def _apart(table: Table, ra: float, dec: float) -> Array:
+    # A chord in degrees: exact enough to tell which of two places is nearer.
+    a, d = np.deg2rad(np.asarray(table["ra"])), np.deg2rad(np.asarray(table["dec"]))
+    a0, d0 = np.deg2rad(ra), np.deg2rad(dec)
+    square = np.sin((d - d0) / 2) ** 2 + np.cos(d) * np.cos(d0) * np.sin((a - a0) / 2) ** 2
+    return np.asarray(np.rad2deg(2 * np.sqrt(square)))
+
+
+def _nearest(table: Table, field: Field) -> NDArray[np.bool_]:
+    own = _apart(table, field.ra, field.dec)
+    nearest = np.ones(len(table), dtype=bool)
+    for _, ra, dec in field.neighbours:
+        nearest &= own <= _apart(table, ra, dec)
+    return nearest
 
 
 @functools.lru_cache(maxsize=4)
 def field_sources(options: SimulationOptions, name: str) -> Table:
-    """All sources within `CATALOGUE_RADIUS` of a field, at epoch 2016.0.
+    """All sources within a field's radius, at epoch 2016.0.
 
     Returns
     -------
@@ -160,11 +176,18 @@ def field_sources(options: SimulationOptions, name: str) -> Table:
         as drawn: errors belong to the catalogues. Parallax is not applied to positions (it is below 20 mas for
         all but a handful).
     """
-    field = FIELDS[name]
+    table, field = _own_sources(options, name), field_named(name)
+    return _share_with_neighbours(table, field, options) if field.neighbours else table
+
+
+@functools.lru_cache(maxsize=4)
+def _own_sources(options: SimulationOptions, name: str) -> Table:
+    """What was drawn for a field, whatever its neighbours have at the same place."""
+    field = field_named(name)
     rng = rng_for(options.seed, "sky", name)
     parts = [_field_stars(rng, field)]
     if field.cluster:
-        if options.real_m67:
+        if options.real_m67 and not name.startswith(ARCHIVE):
             parts = [_real_m67(options.real_m67)]
         else:
             parts.append(_cluster(rng, field))
@@ -187,7 +210,7 @@ def field_sources(options: SimulationOptions, name: str) -> Table:
     }
     nothing, missing = np.zeros(m), np.full(n, np.nan)
     table = Table()
-    first = 1 + 10_000_000 * sorted(FIELDS).index(name)
+    first = field.first_id
     table["id"] = np.arange(first, first + n + m, dtype=np.int64)
     table["field"] = np.full(n + m, name)
     table["kind"] = np.array(["star"] * n + ["galaxy"] * m)
@@ -195,19 +218,19 @@ def field_sources(options: SimulationOptions, name: str) -> Table:
     table["dec"] = np.concatenate([stars["dec"], galaxies["dec"]])
     for key in ("pmra", "pmdec", "parallax"):
         table[key] = np.concatenate([stars[key], nothing])
-    _magnitudes(table, ps1)
+    _magnitudes(table, ps1, ALL_BANDS if name.startswith(ARCHIVE) else instrument_of(options).bands)
     for column, key in (("re_arcsec", "re"), ("sersic_n", "n"), ("axis_ratio", "q"), ("pa_deg", "pa")):
         table[column] = np.concatenate([missing, galaxies[key]])
     return vstack([table, _knots(rng, field, first + n + m)]) if field.spiral else table
 
 
-def _magnitudes(table: Table, ps1: dict[str, Array]) -> None:
+def _magnitudes(table: Table, ps1: dict[str, Array], bands: Mapping[str, Band]) -> None:
     for band, values in ps1.items():
         table[band] = values
     for band, values in johnson(ps1).items():
         table[f"{band}_{'C' if band in 'RI' else 'J'}"] = values
-    for band in BANDS:
-        table[f"{band}_nat"] = natural(ps1, band)
+    for band in bands:
+        table[f"{band}_nat"] = natural(ps1, band, bands)
     table["G"], table["bp_rp"] = gaia_magnitudes(ps1)
 
 
@@ -221,8 +244,9 @@ def _knots(rng: np.random.Generator, field: Field, first: int) -> Table:
     table["ra"], table["dec"] = knots["ra"] % 360.0, knots["dec"]
     for key in ("pmra", "pmdec", "parallax"):
         table[key] = np.zeros(n)
-    _magnitudes(table, {band: knots[band] for band in "gri"} | {"z": knots["i"] - 0.1, "y": knots["i"] - 0.15})
-    for band in BANDS:
+    bands = ALL_BANDS if field.name.startswith(ARCHIVE) else BANDS
+    _magnitudes(table, {band: knots[band] for band in "gri"} | {"z": knots["i"] - 0.1, "y": knots["i"] - 0.15}, bands)
+    for band in bands:
         table[f"{band}_nat"] = knots[band]
     table["re_arcsec"], table["sersic_n"] = knots["re"], np.full(n, 0.5)
     table["axis_ratio"], table["pa_deg"] = np.ones(n), np.zeros(n)

@@ -102,12 +102,13 @@ def _position_cut(
     ra, dec = centre or (target.ra, target.dec)
     what = "the group's median centre" if centre else "the target"
     radius = settings.merged_radius_deg if target.merged else settings.radius_arcmin / 60.0
+    setting = "merged_radius_deg" if target.merged else "radius_arcmin"
 
     def test(frame: ScaledFrame) -> str | None:
         away = separation_deg(frame.aligned.ra, frame.aligned.dec, ra, dec)
         if away <= radius:
             return None
-        return f"its centre is {away * 60:.1f} arcmin from {what}, more than {radius * 60:.1f}"
+        return f"its centre is {away * 60:.1f} arcmin from {what}, more than {radius * 60:.1f} (selection.{setting})"
 
     return test
 

@@ -8,9 +8,9 @@ import pytest
 
 from models.frame import RawFrame
 from models.settings import AstrometrySettings, SelectionSettings
-from models.target import load_targets
+from models.target import NamedPlace, load_targets
 from models.telescope import load_telescope
-from tasks.fields import order_fields, plan_fields
+from tasks.fields import hinted_fields, plan_fields
 
 TARGETS = load_targets()
 T120 = load_telescope("T120")
@@ -65,14 +65,31 @@ def test_a_place_without_a_group_gets_a_coordinate_name_and_gathers_its_frames()
 def test_word_and_sky_may_disagree_and_both_are_looked_at():
     fields = plan(frame(object="M67", ra=202.47, dec=47.2))
     assert {field.name for field in fields} == {"M51", "M67"}
-    order = order_fields(frame(object="M67", ra=202.47, dec=47.2), fields, TARGETS)
-    assert [field.name for field in order] == ["M51", "M67"]
+    order = hinted_fields(frame(object="M67", ra=202.47, dec=47.2), fields, TARGETS)
+    assert [(hint, field.name) for hint, field in order] == [("header", "M51"), ("name", "M67")]
 
 
-def test_a_frame_that_says_nothing_is_searched_in_the_busiest_fields():
-    said = [frame(object="M67", name=f"a{i}") for i in range(3)] + [frame(object="M51", name="b")]
-    fields = plan(*said)
-    assert [field.name for field in order_fields(frame(name="c"), fields, TARGETS)] == ["M67", "M51"]
+def test_a_frame_that_says_nothing_hints_at_nothing_but_its_file_name_may():
+    fields = plan(*[frame(object="M67", name=f"a{i}") for i in range(3)], frame(object="M51", name="b"))
+    assert [field.name for field in fields] == ["M67", "M51"]
+    assert hinted_fields(frame(name="c"), fields, TARGETS) == []
+    ((hint, field),) = hinted_fields(frame(name="M51_-0003r60"), fields, TARGETS)
+    assert (hint, field.name) == ("name", "M51")
+
+
+def test_a_hint_comes_once():
+    fields = plan(frame(object="M67", ra=132.85, dec=11.8))
+    assert [hint for hint, _ in hinted_fields(frame(object="M67", ra=132.85, dec=11.8), fields, TARGETS)] == ["header"]
+
+
+def test_a_name_that_only_the_resolver_knows():
+    names = {"IC10": NamedPlace(word="IC10", name="IC 10", ra=5.0722, dec=59.3038), "xyz": NamedPlace(word="xyz")}
+    frames = [frame(object="IC10"), frame(object="xyz", name="b")]
+    fields = plan_fields(frames, TARGETS, T120, AstrometrySettings(), SelectionSettings(), names=names)
+    assert [field.name for field in fields] == ["J0020+5918"]
+    ((hint, field),) = hinted_fields(frames[0], fields, TARGETS, names)
+    assert (hint, field) == ("name", fields[0])
+    assert hinted_fields(frames[1], fields, TARGETS, names) == []
 
 
 def test_across_the_meridian_and_at_the_pole():

@@ -1,4 +1,7 @@
-"""Real frames of two other telescopes through the commands: what can be calibrated is, what cannot is said."""
+"""Real frames of two other telescopes, as docs/new_telescope.md does it: its files, its commands.
+
+What can be calibrated is, what cannot is said.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +23,12 @@ from tasks.astrometry import read_head
 from tasks.quality import read_sources
 from tasks.report import read_years
 from tests.flows.conftest import run, snapshot
-from tests.profiles import install
+from tests.profiles import install, write
 
 pytestmark = [pytest.mark.shared, pytest.mark.tools]
 
 HATP32 = (31.0428, 46.6878)
 """Position of HAT-P-32 (2MASS 02041028+4641162), deg."""
-
-PIPELINE = """\
-# The telescope drifts by 20' in a night.
-[selection]
-radius_arcmin = 30
-
-# There is no Gaia without network; Debian's Tycho-2 index files are stars, too.
-[astrometry]
-reference = "index"
-"""
-TARGETS = f"""\
-["HAT-P-32"]
-ra = {HATP32[0]}
-dec = {HATP32[1]}
-aliases = ["HATP-32"]
-"""
 
 Answer = subprocess.CompletedProcess[str]
 
@@ -84,8 +71,8 @@ def hatp32(shared: Path, tycho2: Path, tmp_path_factory: pytest.TempPathFactory)
     home, root = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("hatp32")
     _copied(shared / "real" / "hatp32", "*.FITS", root / "raw" / "hatp32")
     install("MICRO", root)
-    (root / "pipeline.toml").write_text(PIPELINE, encoding="utf-8")
-    (root / "targets.toml").write_text(TARGETS, encoding="utf-8")
+    write("pipeline.toml", root)
+    write("targets.toml", root)
     before = snapshot(root / "raw")
     common = ("--root", str(root), "--telescope", "MICRO")
     index = {"OHP_ASTROMETRY_INDEX_DIR": str(tycho2)}

@@ -164,7 +164,7 @@ def test_the_tables_are_the_products(roots):
     assert said["Number of target groups"] == "2"
     assert said["Total input frames"] == "14 (from 0 reduced of 4 T120 frames)"
     assert said["Years without frames"] == "2020, 2021, 2022"
-    assert said["Photometric zero point"] == "30 mag; 1 stacks on a relative scale"
+    assert said["Photometric zero point"] == "30 mag; 1 on a relative scale"
     assert said["Exposures combined"] == "2019-01-06T20:00:00 to 2023-03-14T22:00:00 UTC"
     seeing = {each["Metric"]: each["Value"] for each in found["Seeing"]}
     assert seeing["Best seeing"] == "1.9 arcsec (3 of 4 stacks)"

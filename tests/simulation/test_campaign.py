@@ -155,9 +155,9 @@ def test_command_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFi
         (["--fields", "M99"], "--fields"),
         (["--filters", "g,g"], "--filters"),
         (["--frames", "0"], "--frames"),
-        (["--telescope", "T080"], "only the T120"),
         (["--fields", "M67", "--real-m67", "/nowhere.csv"], "nowhere.csv"),
         (["--fields", "M67", "--filters", "Ha"], "no frame"),
+        (["--filters", "Clear"], "the T120 has no filter Clear"),
     ],
 )
 def test_command_refuses_in_one_line(

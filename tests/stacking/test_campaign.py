@@ -12,31 +12,12 @@ from astropy.wcs import WCS
 from scipy.spatial import cKDTree
 
 from models.base import Roots
-from models.catalog import Cone
-from models.frame import FrameRecord
-from models.settings import Settings
 from models.target import load_targets
 from models.telescope import load_telescope
-from tasks.astrometry import align_frames, build_index, solve_frame
-from tasks.calibration import make_master_bias, make_master_flat, reduce_frame
-from tasks.catalogs import find_cone
-from tasks.inventory import take_inventory
-from tasks.photometry import aperture_photometry, calibrate_frame
-from tasks.psf import stack_psf
-from tasks.quality import measure_frame
-from tasks.stacking import (
-    combine,
-    common_grid,
-    depth,
-    finish_stack,
-    group_centre,
-    relative_zero_points,
-    select_frames,
-    stack_noise,
-)
+from tasks.photometry import aperture_photometry
+from tests.chain import stacked_frames
 
 T120 = load_telescope("T120")
-SETTINGS = Settings()
 M67 = load_targets()["M67"]
 
 pytestmark = pytest.mark.tools
@@ -48,34 +29,8 @@ def stacked(campaign, tmp_path_factory):
     data = tmp_path_factory.mktemp("chain")
     shutil.copytree(campaign.roots.catalogs, data / "catalogs")
     roots = Roots(data=data, raw=campaign.roots.raw)
-    frames = take_inventory(roots, T120).frames
-    bias = make_master_bias([f for f in frames if f.kind == "bias"], roots, T120, SETTINGS.bias)
-    flats = [f for f in frames if f.kind == "flat" and f.filter == "r"]
-    flat = make_master_flat(flats, bias, roots, T120, SETTINGS.flat)
-    hint = Cone(ra=M67.ra, dec=M67.dec, radius=0.45)
-    gaia, ps1 = find_cone("gaia", hint, roots), find_cone("ps1", hint, roots)
-    index = build_index(gaia, roots, T120)
-    records = []
-    for raw in frames:
-        if raw.kind != "science" or raw.filter != "r":
-            continue
-        reduced = reduce_frame(raw, bias, flat, roots, T120, SETTINGS.reduction)
-        measured = measure_frame(reduced, roots, T120, SETTINGS.quality)
-        solved = solve_frame(measured, hint, index, gaia, roots, T120, SETTINGS.astrometry)
-        calibrated = calibrate_frame(solved, ps1, roots, T120, SETTINGS.photometry)
-        records.append(FrameRecord(raw=raw, reduced=reduced, solved=solved, calibrated=calibrated))
-    aligned = align_frames(records, gaia, "M67", roots, T120, SETTINGS.scamp).aligned
-    scaling = relative_zero_points(aligned, ps1, roots, T120, SETTINGS.photometry)
-    selection = select_frames(M67, "r", scaling, (), roots, T120, SETTINGS.selection, centre=group_centre(aligned))
-    grid = common_grid([selection], roots, T120, SETTINGS.stack)
-    stack = combine(selection, grid, roots, T120, SETTINGS.stack)
-    psf = stack_psf(stack, roots, T120, SETTINGS.psf)
-    return (
-        roots,
-        scaling,
-        selection,
-        finish_stack(stack, psf, None, roots, depth(stack, psf, stack_noise(stack, psf, roots), roots)),
-    )
+    chain = stacked_frames(roots, T120, M67, "r")
+    return roots, chain.scaling, chain.selection, chain.stack
 
 
 def true_frames(campaign):
