@@ -52,7 +52,7 @@ bench: setup  ## benchmarks, goal beside each figure; written to bench/results.j
 measured: setup  ## measure the demo's products against the simulated truth, write docs/measured.md
 	@$(PY) -m scripts.measure --root demo --write docs/measured.md
 
-truth: setup  ## simulate campaigns of several seeds under truth/, set the products against the truth (SEEDS="11,12,13")
+truth: setup  ## simulate campaigns of several seeds under truth/, set the products against the truth (SEEDS="21,22,23")
 	@$(PY) -m scripts.truth --root truth $(if $(SEEDS),--seeds $(SEEDS)) --write docs/truth.md --json docs/truth.json
 
 rehearsal: setup  ## play the whole archive with the simulator, build the release, set it against the truth (FRACTION=0.1)

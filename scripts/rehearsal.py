@@ -9,6 +9,7 @@ python -m scripts.rehearsal                                   everything; says f
 python -m scripts.rehearsal --fraction 0.1                    the smallest groups, whole, up to a tenth of the frames
 python -m scripts.rehearsal --groups M51,Coma --root try      these groups
 python -m scripts.rehearsal --dry-run                         what would be played, and how long it would take
+python -m scripts.rehearsal --compare                         only the comparison, of what is there
 
 Run again, only what is missing is made again. It needs the table of the archive's headers, which is no part of the
 project: shared/archive/t120_headers.csv beside the checkout, or --archive FILE.
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
     from models.simulation import ArchiveTruth
     from tasks.rehearsal import Sample
 
+_SHOWN = 25
 _REPO = Path(__file__).resolve().parents[1]
-_PLAY = {"science": 1.3, "flat": 0.35, "bias": 0.15}
+_PLAY = {"science": 0.51, "flat": 0.14, "bias": 0.05}
 _REDUCE, _STACK = 3.0, 1.5
 """Processor seconds a frame of 1024 px: played, reduced, stacked. Measured, docs/rehearsal.md."""
 
@@ -95,6 +97,16 @@ def _play(sample: Sample, options: RehearsalOptions, settings: Settings) -> Arch
 
     from tasks.simulation import play_archive
 
+    if not sys.stderr.isatty():
+        done = 0
+
+        def tell() -> None:
+            nonlocal done
+            done += 1
+            if done % 100 == 0:
+                say(f"  {done} of {len(sample.exposures)} files played")
+
+        return play_archive(sample.exposures, settings.roots, options, load_targets(), settings.workers, tell)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("files played", total=len(sample.exposures))
@@ -120,51 +132,69 @@ def _costs(root: Path, truth: ArchiveTruth, spent: dict[str, dict[str, float]], 
     return costs
 
 
-def _with_played(options: RehearsalOptions, root: Path) -> RehearsalOptions:
-    """The groups asked for and those that an earlier run has played under this root: they are on its sky."""
+def _played(root: Path) -> list[str]:
+    """Groups that an earlier run has played under this root: their frames are there, and stay."""
     path = root / "rehearsal_truth.json"
-    if not options.groups or not path.is_file():
-        return options
-    played = {frame["group"] for frame in json.loads(path.read_text(encoding="utf-8"))["frames"]} - {None}
-    return options.model_copy(update={"groups": tuple(dict.fromkeys([*options.groups, *sorted(played)]))})
+    if not path.is_file():
+        return []
+    return sorted({frame["group"] for frame in json.loads(path.read_text(encoding="utf-8"))["frames"]} - {None})
 
 
 def _rehearse(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
     options = _COMMAND.options_of(args, RehearsalOptions)
     from tasks.core.errors import UserError
-    from tasks.rehearsal import compare, page, read_exposures, sample
-    from tasks.report import read_report, software_versions
+    from tasks.rehearsal import choose_groups, read_exposures, sample
 
     if telescope.name != "T120":
         raise UserError(f"the archive's headers are the T120's, not {telescope.name}'s; leave --telescope away")
     from models.telescope import load_telescope
 
     targets, root = load_targets(), settings.roots.data
-    options = _with_played(options, root)
-    chosen = sample(read_exposures(_table(options), load_telescope("T120"), targets), options, targets)
-    counts = f"{chosen.count('science')} science frames, {chosen.count('flat')} flats, {chosen.count('bias')} biases"
+    exposures = read_exposures(_table(options), load_telescope("T120"), targets)
+    groups = tuple(dict.fromkeys([*choose_groups(exposures, options, targets), *_played(root)]))
+    chosen = sample(exposures, options.model_copy(update={"groups": groups}), targets)
     say(f"{len(chosen.groups)} groups: {' '.join(chosen.groups)}")
-    say(f"{counts} of {options.size} px under {settings.roots.raw}: {_foretold(chosen, options, settings.workers)}")
+    say(f"{_counts(chosen)} of {options.size} px under {settings.roots.raw}: "
+        + _foretold(chosen, options, settings.workers))  # fmt: skip
     if args.dry_run:
         return STATUS_OK
-    root.mkdir(parents=True, exist_ok=True)
-    truth = _play(chosen, options, settings)
-    _own_telescope(options, telescope, root)
-    small = load_telescope("T120", root)
+    spent: dict[str, dict[str, float]] = {}
+    if not args.compare:
+        root.mkdir(parents=True, exist_ok=True)
+        truth = _play(chosen, options, settings)
+        _own_telescope(options, telescope, root)
+        years = sorted({frame.frame.night[:4] for frame in truth.frames if frame.frame is not None})
+        status, spent["flows.reduce_year"] = _flow(root, settings.workers, "flows.reduce_year", *years)
+        release, spent["flows.build_release"] = _flow(root, settings.workers, "flows.build_release")
+        say(f"flows.reduce_year ended with status {status}, flows.build_release with {release}")
+    return _compare(args, settings, chosen, spent)
 
-    years = sorted({frame.frame.night[:4] for frame in truth.frames if frame.frame is not None})
-    spent = {}
-    status, spent["flows.reduce_year"] = _flow(root, settings.workers, "flows.reduce_year", *years)
-    release, spent["flows.build_release"] = _flow(root, settings.workers, "flows.build_release")
-    say(f"flows.reduce_year ended with status {status}, flows.build_release with {release}")
 
-    rows = read_report(root / "stacks" / "stack_all_report.json", "stack_all_report").rows
-    outcome = compare(truth, rows, settings.roots, small, settings.selection)
+def _counts(sample: Sample) -> str:
+    return f"{sample.count('science')} science frames, {sample.count('flat')} flats, {sample.count('bias')} biases"
+
+
+def _compare(args: argparse.Namespace, settings: Settings, chosen: Sample, spent: dict[str, dict[str, float]]) -> int:
+    """Set what is there against what was played, and write the page."""
+    from models.telescope import load_telescope
+    from tasks.core.errors import UserError
+    from tasks.rehearsal import compare, page
+    from tasks.report import read_report, software_versions
+    from tasks.simulation import read_archive_truth
+
+    root = settings.roots.data
+    report = root / "stacks" / "stack_all_report.json"
+    if not report.is_file():
+        raise UserError(f"nothing to compare: {report} is missing; leave --compare away, or see above what failed")
+    truth = read_archive_truth(settings.roots)
+    rows = read_report(report, "stack_all_report").rows
+    outcome = compare(truth, rows, settings.roots, load_telescope("T120", root), settings.selection)
     versions = software_versions(("solve-field", "source-extractor", "scamp", "SWarp", "psfex"))
     n_damaged = sum(frame.damage is not None for frame in truth.frames)
     what = (
-        f"Here {counts} ({chosen.science_of_archive} and {chosen.calibration_of_archive} in the archive), "
-        f"{options.size} px, seed {options.seed}, {n_damaged} science frames spoilt on purpose. Made with "
+        f"Here {_counts(chosen)} ({chosen.science_of_archive} science frames of groups and "
+        f"{chosen.calibration_of_archive} calibration frames in the archive), {truth.options.size} px, seed "
+        f"{truth.options.seed}, {n_damaged} science frames spoilt on purpose. Made with "
         + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
     )  # fmt: skip
     text = page(outcome, what, _costs(root, truth, spent, chosen.count("science")))
@@ -173,7 +203,7 @@ def _rehearse(args: argparse.Namespace, settings: Settings, telescope: Telescope
     if args.write is not None:
         args.write.write_text(text, encoding="utf-8")
     say("\n" + text)
-    for problem in outcome.problems:
+    for problem in outcome.problems[:_SHOWN]:
         say(problem)
     say(f"{len(outcome.problems)} problems; the page: {root / 'rehearsal.md'}")
     return STATUS_FAILED if outcome.problems else STATUS_OK
@@ -181,6 +211,9 @@ def _rehearse(args: argparse.Namespace, settings: Settings, telescope: Telescope
 
 _COMMAND = Command("scripts.rehearsal", __doc__ or "", options=RehearsalOptions)
 _COMMAND.parser.set_defaults(root=Path("rehearsal"))
+_COMMAND.parser.add_argument(
+    "--compare", action="store_true", help="make nothing: set what is there against what was played"
+)
 _COMMAND.parser.add_argument("--write", type=Path, metavar="FILE", help="write the page to this file, too")
 
 

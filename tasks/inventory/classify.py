@@ -73,9 +73,10 @@ class _Evidence:
         self.path = path
         self.stem: Words = read_words(stem)
         self.object: Words = read_words(text(cards, keys.object))
-        self.folder = next(
-            (words for words in (read_words(name) for name in reversed(folders[-2:])) if words.calibration), Words()
-        )
+        around = [read_words(name) for name in reversed(folders[-2:])]
+        self.folder = next((words for words in around if words.calibration), Words())
+        self.folder_made = next((words.made for words in around if words.made), "")
+        self.folder_aside = around[0].aside if around else ""
         self.imagetyp_text = text(cards, keys.imagetyp)
         self.imagetyp = imagetyp_meaning(self.imagetyp_text)
         exposure = number(cards, keys.exptime)
@@ -125,7 +126,8 @@ def _kind(e: _Evidence) -> tuple[Kind, str]:
     for decide in (_closed_shutter, _flat):
         if found := decide(e):
             return found
-    aside = e.stem.aside or e.object.aside
+    nameless = not (e.stem.names_something or e.object.names_something)
+    aside = e.stem.aside or e.object.aside or (e.folder_aside if nameless else "")
     if aside:
         return "junk", f"named as {aside} frame" if aside != "a test" else "named a test"
     return _light(e)
@@ -134,6 +136,8 @@ def _kind(e: _Evidence) -> tuple[Kind, str]:
 def _made_by_a_program(e: _Evidence) -> str:
     if e.stem.made:
         return f"made by a program from raw frames: the file name says {e.stem.made!r}"
+    if e.folder_made:
+        return f"made by a program from raw frames: its folder says {e.folder_made!r}"
     if e.imagetyp == "master":
         return f"made by a program from raw frames: IMAGETYP {e.imagetyp_text!r}"
     if e.ours:

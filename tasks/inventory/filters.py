@@ -12,9 +12,10 @@ __all__ = ["canonical_filter", "filter_in_name"]
 
 _GREEK = {"α": "alpha", "β": "beta", "′": "'", "’": "'", "″": "''"}
 _NOISE = re.compile(r"filter|filtre|band[e]?|ohp")
+_ION = re.compile(r"^([ons])([23])(?=$|ohp|\d{3,4})")  # 'O3', 'S2': the ion's stage in Arabic figures
 # A letter and a photometric system make a filter: Johnson-Cousins letters are capitals, Gunn-Sloan ones are not.
 _CAPITAL_SYSTEM = re.compile(
-    r"^(?:johnsoncousins|johnson|cousins|bessell?|kron)?([ubvri])(?:johnsoncousins|johnson|cousins|bessell?|kron|c|j)?$"
+    r"^(?:johnsoncousins|kroncousins|johnson|cousins|bessell?|kron)?([ubvri])(?:johnsoncousins|kroncousins|johnson|cousins|bessell?|kron|c|j)?$"
 )
 _SMALL_SYSTEM = re.compile(r"^(?:sloan|sdss|gunn)?([ugriz])(?:sloan|sdss|gunn|prime|p)?$")
 _WIDTH = re.compile(r"(?<=[a-z])\d+(?:nm|a)?$")
@@ -36,6 +37,7 @@ def _plain(word: str) -> str:
 
 def _fold(word: str) -> str:
     kept = re.sub(r"[^a-z0-9']", "", _plain(word).casefold())
+    kept = _ION.sub(lambda found: found[1] + "i" * int(found[2]), kept)
     return _NOISE.sub("", kept).replace("''", "'").replace("'", "prime") or kept
 
 

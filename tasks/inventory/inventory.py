@@ -332,6 +332,7 @@ def _frames(
         if (integer(file.header, "BITPIX") or 0) > 0
     }
     first: dict[str, str] = {}
+    unmarked = {_exposure(file): file for file in reversed(usable) if not _marked(file)}
     taken: dict[str, set[str]] = defaultdict(set)
     frames = []
     for done, file in enumerate(usable, start=1):
@@ -347,6 +348,10 @@ def _frames(
         if raw is not None and (integer(file.header, "BITPIX") or 0) < 0:
             file.junk(f"processed copy of {raw}: the same exposure, in real numbers instead of the camera's integers")
             continue
+        camera = unmarked.get(_exposure(file)) if _marked(file) else None
+        if camera is not None:
+            file.junk(f"copy of {camera.found.relative} (the same exposure, saved again under another name)")
+            continue
         original = first.setdefault(digest, file.found.relative)
         if original != file.found.relative:
             file.junk(f"copy of {original} (same content)")
@@ -354,6 +359,26 @@ def _frames(
         assert file.facts.night is not None
         frames.append(_frame(file, digest, _name(file, taken[file.facts.night]), telescope))
     return frames
+
+
+_SAVED_AGAIN = re.compile(
+    r"[\s_.-]*(?:\(?cop(?:ie|y)\)?(?:[\s_.-]*\(?\d+\)?)?|backup|bak|sauvegarde|new|~|\(\d+\))$",
+    re.IGNORECASE,
+)
+
+
+def _exposure(file: _File) -> tuple[object, ...]:
+    """What two files of one exposure share: its start, its length, the camera's shape, and the name but for a mark."""
+    real = (integer(file.header, "BITPIX") or 0) < 0
+    return file.facts.start, file.facts.exptime, file.facts.shape, real, _SAVED_AGAIN.sub("", _stem(file))
+
+
+def _marked(file: _File) -> bool:
+    return bool(_SAVED_AGAIN.search(_stem(file)))
+
+
+def _stem(file: _File) -> str:
+    return re.sub(r"\.[^.]+(?:\.gz)?$", "", PurePosixPath(file.found.relative).name, flags=re.IGNORECASE)
 
 
 def _can_keep_digests(roots: Roots) -> bool:
@@ -366,8 +391,7 @@ def _can_keep_digests(roots: Roots) -> bool:
 
 
 def _name(file: _File, taken: set[str]) -> str:
-    name = PurePosixPath(file.found.relative).name
-    stem = safe_name(re.sub(r"\.[^.]+(?:\.gz)?$", "", name, flags=re.IGNORECASE))
+    stem = safe_name(_stem(file))
     candidate, count = stem, 1
     while candidate in taken:
         count += 1

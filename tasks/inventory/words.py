@@ -14,25 +14,35 @@ Meaning = Literal["bias", "dark", "flat", "light", "master", "none"]
 _CALIBRATION: dict[str, tuple[str, ...]] = {
     "flat": ("flat", "flats", "flatfield", "ff", "plu", "plage", "plages", "skyflat", "skyflats", "domeflat",
              "domeflats", "twiflat", "twilightflat", "uniforme", "plat", "plats", "dome", "ecran", "twilight",
-             "crepuscule"),
+             "crepuscule", "cielplat", "champplat"),
     "bias": ("bias", "biases", "biais", "offset", "offsets", "zero", "zeros", "precharge"),
     "dark": ("dark", "darks", "noir", "noirs", "obscurite", "thermique", "thermiques", "darkflat", "flatdark"),
 }  # fmt: skip
 # Glued to a filter as in 'flatR', 'FlatHa', 'biasr'; with other letters they are other words ('biased').
 _GLUED = {
-    "flat": re.compile(r"flats?(?:[ubvrigz]|ha|halpha|o|oiii|s|sii|md)"),
+    "flat": re.compile(
+        r"flats?(?:[ubvrigz]|ha|halpha|o|oiii|s|sii|md|sky|ciel|dome|soir|matin|am|pm|aube)"
+        r"|plu(?:[bvr]|ha|halpha|oiii|sii|ciel|soir|matin)"
+    ),
     "bias": re.compile(r"(?:bias|offset)(?:[ubvrigz]|ha|oiii|sii)"),
 }
 _MADE = ("processed", "calibrated", "calib", "reduced", "reduit", "traite", "pretraite", "calibre", "corrige", "aligne",
          "empile", "stacked", "stack", "stacking", "coadd", "coadded", "combined", "combine", "aligned", "registered",
          "master", "masterbias", "masterflat", "masterdark", "mbias", "moffset", "mflat", "mplu", "mdark", "superbias",
          "superflat", "superdark", "mean", "median", "mediane", "moyenne", "somme", "empilement", "drizzle", "wcs",
-         "solved", "normalised", "normalized", "cal", "final", "pp")  # fmt: skip
+         "solved", "norm", "normalise", "normalised", "normalized", "cal", "final", "pp")  # fmt: skip
 # Only at the end of a name do these say that a program made the file.
 _MADE_ONLY_LAST = ("calib", "cal", "mean", "median", "mediane", "moyenne", "somme", "wcs", "combine", "stack", "solved",
-                   "aligned", "final", "corrige", "calibre")  # fmt: skip
+                   "aligned", "final", "corrige", "calibre", "norm", "normalise", "normalised",
+                   "normalized")  # fmt: skip
+# Beside a calibration word these do, wherever they stand: 'PLU moyenne R', 'median_flat_V'.
+_MADE_OF_CALIBRATION = ("mean", "median", "mediane", "moyenne", "moyen", "somme", "norm", "normalise", "normalised",
+                        "normalized", "combine")  # fmt: skip
+# What follows 'dark' in names of the sky.
+_DARK_SKY = ("neb", "gal", "cloud", "horse", "shark", "doodad", "lane", "matter", "molecul")
+_PHRASES = re.compile(r"mise ?au ?point", re.IGNORECASE)
 _ASIDE: dict[str, tuple[str, ...]] = {
-    "focusing": ("focus", "focusing", "foc", "focalisation", "hartmann", "bahtinov", "focustest"),
+    "focusing": ("miseaupoint", "focus", "focusing", "foc", "focalisation", "hartmann", "bahtinov", "focustest"),
     "pointing": ("pointage", "pointing", "centrage", "centering", "recentrage", "guidage", "guiding"),
     "a test": ("essai", "essais", "tst"),
 }
@@ -68,6 +78,7 @@ class Words:
 
 def _tokens(name: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = _PHRASES.sub(lambda found: found[0].replace(" ", ""), re.sub(r"[_-]", " ", plain))
     split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain)
     return [token.lower() for token in re.findall(r"[A-Za-z]+", split)]
 
@@ -101,12 +112,16 @@ def read_words(name: str) -> Words:
     for position, token in enumerate(tokens):
         after = tokens[position + 1] if position + 1 < len(tokens) else ""
         kind = _calibration(token)
-        if kind and not after.startswith(("neb", "gal", "cloud")):
+        if kind and not after.startswith(_DARK_SKY):
             # 'dark flat' and 'flat dark' are darks; otherwise the first word counts
             if calibration is None or {calibration, kind} == {"flat", "dark"}:
                 calibration = "dark" if calibration in ("flat", "dark") else kind
                 word = f"{word} {token}".strip()
-        elif token in _MADE and (token not in _MADE_ONLY_LAST or (position == len(tokens) - 1 and position > 0)):
+        elif (stem := _made(token)) and (
+            stem not in _MADE_ONLY_LAST
+            or (position == len(tokens) - 1 and position > 0)
+            or (stem in _MADE_OF_CALIBRATION and any(map(_calibration, tokens)))
+        ):
             made = made or token
         else:
             aside = aside or _aside(token)
@@ -121,6 +136,11 @@ def _calibration(token: str) -> Meaning | None:
         if pattern.fullmatch(token):
             return kind  # type: ignore[return-value]
     return None
+
+
+def _made(token: str) -> str:
+    """The word of `_MADE` that a token is, whatever its gender and number in French; empty if it is none."""
+    return next((stem for stem in (token, re.sub(r"e?s?$", "", token), re.sub(r"s$", "", token)) if stem in _MADE), "")
 
 
 def _aside(token: str) -> str:

@@ -17,13 +17,13 @@ from models.settings import SelectionSettings
 from models.simulation import ArchiveFrame, ArchiveTruth
 from models.telescope import Telescope
 from tasks.core.errors import UserError
-from tasks.report import read_years
+from tasks.report import read_report, read_years
 from tasks.simulation import visible_stars
 
 __all__ = ["Comparison", "GroupResult", "RejectedFrame", "compare"]
 
 _SHIFTED_MAG = 0.25
-"""A zero point that far from the median of its group, filter and year does stand out."""
+"""A zero point that far from the median of its group and filter does stand out; such a frame is no good one."""
 _SPARSE = 12
 """Stars with a signal to noise above ten: with fewer no plate solution can be asked for."""
 
@@ -48,10 +48,11 @@ class GroupResult(Record):
     filters_possible: tuple[str, ...] = Field(description="with enough good frames for a stack")
     frames: int
     good: int
+    good_assigned: int = Field(description="good frames that the plate solution puts into the group")
     good_used: int
     damaged: int
     damaged_used: int
-    strangers: tuple[str, ...] = Field(description="frames in its stacks that show something else")
+    strangers: tuple[str, ...] = Field(description="frames in the group or its stacks that show something else")
 
     @property
     def found(self) -> bool:
@@ -71,7 +72,7 @@ class Comparison(Record):
 
     @property
     def good(self) -> int:
-        """Undamaged frames, copies counted once."""
+        """Frames with nothing wrong, copies counted once."""
         return sum(group.good for group in self.groups)
 
     @property
@@ -86,7 +87,7 @@ class Comparison(Record):
             f"{group.group}: no stack in {', '.join(sorted(set(group.filters_possible) - set(group.filters_stacked)))}"
             for group in self.groups if not group.found
         ]  # fmt: skip
-        lines += [f"{group.group}: {path} is in its stack and shows something else"
+        lines += [f"{group.group}: {path} is in the group and shows something else"
                   for group in self.groups for path in group.strangers]  # fmt: skip
         lines += [f"{name}: stacked, but never observed" for name in self.unexpected_groups]
         if self.good and self.good_used < 0.98 * self.good:
@@ -107,6 +108,17 @@ def _stacked(roots: Roots, telescope: Telescope) -> dict[tuple[str, str], list[s
         header = fits.getheader(image)
         group, filter = image.stem.rsplit("_", 1)
         found[group, filter] = [str(header[f"INP{n:04d}"]) for n in range(1, int(header["NCOMBINE"]) + 1)]
+    return found
+
+
+def _assigned(roots: Roots, telescope: Telescope, records: Mapping[str, FrameRecord]) -> dict[str, str]:
+    """The group of each frame (by raw path) as the years' astrometry reports say it."""
+    of_file = {record.reduced.file.path: path for path, record in records.items() if record.reduced is not None}
+    found = {}
+    for report in sorted(roots.data.glob(f"[0-9]*/{telescope.name}/astrometry/astrom_report.json")):
+        for row in read_report(report, "astrom_report").rows:
+            if row.group is not None and row.file in of_file:
+                found[of_file[row.file]] = row.group
     return found
 
 
@@ -158,14 +170,22 @@ class _Judge:
             return self.enough.get((frame.group, frame.filter), 0) < settings.min_frames
         if re.search(r"the field is at|arcmin from", reason):
             return frame.damage == "wrong field"
-        zero_point = frame.frame.zero_point if frame.frame else None
-        usual = self.usual.get((frame.group, frame.filter))
-        dimmed = zero_point is not None and usual is not None and abs(zero_point - usual) > _SHIFTED_MAG
         if "zero point" in reason:
-            return dimmed
+            return self._shifted(frame)
         if re.search(r"plate solution|catalogue|source|star|sky", reason):
             return frame.damage in ("dome closed", "wrong field") or self._sparse(frame)
         return False
+
+    def wrong_with(self, frame: ArchiveFrame) -> str | None:
+        """What is wrong with a frame; None: it is good."""
+        if frame.damage is None and self._shifted(frame):
+            return f"more than {_SHIFTED_MAG} mag off its group's zero point"
+        return frame.damage
+
+    def _shifted(self, frame: ArchiveFrame) -> bool:
+        zero_point = frame.frame.zero_point if frame.frame else None
+        usual = self.usual.get((frame.group, frame.filter))
+        return zero_point is not None and usual is not None and abs(zero_point - usual) > _SHIFTED_MAG
 
     def _sparse(self, frame: ArchiveFrame) -> bool:
         return frame.frame is not None and visible_stars(frame.frame, self.truth.options) < _SPARSE
@@ -205,6 +225,7 @@ def compare(
     of_label = {record.raw.label: path for path, record in records.items()}
     stacks = _stacked(roots, telescope)
     used = {of_label[label]: group for (group, _), labels in stacks.items() for label in labels}
+    assigned = _assigned(roots, telescope, records)
     record_of = {frame.path: records[path] for path, frame in shown.items() if frame is not None}
     said, judge = _reasons(rows), _Judge(truth)
     science = [frame for frame in originals.values() if frame.kind == "science"]
@@ -214,8 +235,9 @@ def compare(
         mine = [frame for frame in science if frame.group == group]
         used_here = {frame.path for frame in mine
                      if frame.path in record_of and used.get(record_of[frame.path].raw.path) == group}  # fmt: skip
-        strangers = [path for path, name in used.items() if name == group and not _shows(shown[path], group)]
-        good = [frame for frame in mine if frame.damage is None]
+        claimed = [path for path in records if group in (used.get(path), assigned.get(path))]
+        strangers = [path for path in claimed if not _shows(shown[path], group)]
+        good = [frame for frame in mine if judge.wrong_with(frame) is None]
         counts = {filter: sum(frame.filter == filter for frame in good) for filter in {frame.filter for frame in mine}}
         results.append(
             GroupResult(
@@ -223,9 +245,13 @@ def compare(
                 filters_true=tuple(sorted(str(filter) for filter in counts)),
                 filters_stacked=tuple(sorted(filter for name, filter in stacks if name == group)),
                 filters_possible=tuple(sorted(str(f) for f, n in counts.items() if n >= settings.min_frames)),
-                frames=len(mine), good=len(good), good_used=sum(frame.path in used_here for frame in good),
+                frames=len(mine), good=len(good), good_assigned=sum(
+     frame.path in record_of and assigned.get(record_of[frame.path].raw.path) == group
+     for frame in good
+ ),
+ good_used=sum(frame.path in used_here for frame in good),
                 damaged=len(mine) - len(good),
-                damaged_used=sum(frame.path in used_here for frame in mine if frame.damage is not None),
+                damaged_used=sum(frame.path in used_here for frame in mine if frame not in good),
                 strangers=tuple(strangers),
             )
         )  # fmt: skip
@@ -235,8 +261,8 @@ def compare(
             reason = _why(record_of.get(frame.path), said)
             rejected.append(
                 RejectedFrame(
-                    path=frame.path, group=group, filter=str(frame.filter), damage=frame.damage, reason=reason,
-                    right=judge.right(frame, reason, settings),
+                    path=frame.path, group=group, filter=str(frame.filter), damage=judge.wrong_with(frame),
+                    reason=reason, right=judge.right(frame, reason, settings),
                 )
             )  # fmt: skip
     return Comparison(

@@ -9,6 +9,7 @@ from tasks.rehearsal.compare import Comparison
 
 __all__ = ["page"]
 
+_LISTED = 25
 _HEAD = """\
 # The release rehearsed
 
@@ -60,10 +61,11 @@ def page(comparison: Comparison, what: str, costs: list[tuple[str, str]]) -> str
          "filters wrong"),
     ]  # fmt: skip
     lines = [_HEAD.format(what=what) + "\n".join(f"| {name} | {_yes(ok)} | {said} |" for name, ok, said in goals)]
-    lines += ["", "## Groups", "", "| group | filters played | stacks | frames | good | of them used | spoilt | of them used | of another place |", "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip # noqa: E501
+    lines += ["", "## Groups", "", "| group | filters played | stacks | frames | good | of them assigned | used | spoilt or dimmed | of them used | of another place |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip # noqa: E501
     lines += [
         f"| {group.group} | {_joined(group.filters_true)} | {_joined(group.filters_stacked)} | {group.frames} | "
-        f"{group.good} | {group.good_used} | {group.damaged} | {group.damaged_used} | {len(group.strangers)} |"
+        f"{group.good} | {group.good_assigned} | {group.good_used} | "
+        f"{group.damaged} | {group.damaged_used} | {len(group.strangers)} |"
         for group in groups
     ]
     lines += ["", "## Frames left out", ""]
@@ -78,7 +80,9 @@ def page(comparison: Comparison, what: str, costs: list[tuple[str, str]]) -> str
         lines.append("None.")
     if wrong:
         lines += ["", "Wrongly left out, or for a wrong reason:", ""]
-        lines += [f"- `{frame.path}` ({frame.group} {frame.filter}): {frame.reason}" for frame in wrong]
+        lines += [f"- `{frame.path}` ({frame.group} {frame.filter}): {frame.reason}" for frame in wrong[:_LISTED]]
+        if len(wrong) > _LISTED:
+            lines.append(f"- and {len(wrong) - _LISTED} more, all of them in rehearsal_outcome.json")
     lines += ["", "## What it costs", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {figure} |" for name, figure in costs]
     return "\n".join(lines) + "\n"
@@ -86,4 +90,5 @@ def page(comparison: Comparison, what: str, costs: list[tuple[str, str]]) -> str
 
 def _kind(reason: str) -> str:
     """A reason without the numbers that are one frame's own."""
-    return re.sub(r"[-+]?\d+(?:\.\d+)?", "…", reason).replace("|", "/")
+    short = re.sub(r"looked in [^:]*:", "looked in …:", reason)
+    return re.sub(r"[-+]?\d+(?:\.\d+)?", "…", short).replace("|", "/")

@@ -29,7 +29,7 @@ from models.stack import stack_paths
 from models.target import Target
 from models.telescope import Telescope
 from tasks.core.fitsio import quiet_fits
-from tasks.report.reports import gathered_report, read_report, read_years, versions
+from tasks.report.reports import gathered_report, groups_on_record, read_report, read_years, versions
 
 __all__ = ["gather_release"]
 
@@ -138,7 +138,10 @@ def _centre(products: Iterable[_Product], target: Target | None) -> tuple[float 
     return (target.ra, target.dec) if target is not None else (None, None)
 
 
-def _group(name: str, products: Sequence[_Product], target: Target | None, telescope: Telescope) -> ReleaseGroup:
+def _group(
+    name: str, products: Sequence[_Product], target: Target | None, resolved: str, telescope: Telescope
+) -> ReleaseGroup:
+    """A row of the catalogue; `resolved`: the type that a resolver of names gave a group the table does not know."""
     stacks = sorted((_stack(product) for product in products), key=lambda stack: _order(telescope)(stack.filter))
     made = [stack for stack in stacks if stack.status == "OK"]
     ra, dec = _centre(products, target)
@@ -148,7 +151,9 @@ def _group(name: str, products: Sequence[_Product], target: Target | None, teles
         ra=ra,
         dec=dec,
         members=target.members if target is not None and target.merged else (),
-        type=(target.type or "not said in the table of targets") if target else "not in the table of targets",
+        type=(target.type or "not said in the table of targets")
+        if target
+        else resolved or "not in the table of targets",
         filters=tuple(FilterCount(filter=stack.filter, n_frames=stack.n_frames) for stack in made),
         n_frames=sum(stack.n_frames for stack in made),
         n_left_out=sum(stack.n_left_out for stack in stacks),
@@ -244,6 +249,14 @@ def _stack_quality(stacks: Sequence[ReleaseStack], telescope: Telescope) -> list
         _figure("depth", "sb_limit", "Median surface brightness limit, 1 sigma in 1 arcsec²", "mag/arcsec²", surface,
                 median, "stacks", 2),
     ]  # fmt: skip
+
+
+def _left_out(stacks: Sequence[ReleaseStack]) -> ReleaseFigure:
+    n, asked = sum(stack.n_left_out for stack in stacks), sum(stack.n_left_out + stack.n_frames for stack in stacks)
+    return ReleaseFigure(
+        section="frames", key="n_left_out", metric="Frames left out of their group's stack", value=float(n), unit="",
+        n=asked, remark=f"of {asked} frames of the groups; each with its reason in stack_all_report.json",
+    )  # fmt: skip
 
 
 def _frame_quality(records: Sequence[FrameRecord]) -> list[ReleaseFigure]:
@@ -365,6 +378,7 @@ def gather_release(roots: Roots, telescope: Telescope, targets: Mapping[str, Tar
     ]
     records = [record for year in read_years(roots, telescope).values() for record in year]
     stacks = [_stack(product) for product in products]
+    types = {row.group: row.type for row in groups_on_record(roots, telescope)}
     of_group: dict[str, list[_Product]] = defaultdict(list)
     for product in products:
         of_group[product.row.group].append(product)
@@ -372,9 +386,11 @@ def gather_release(roots: Roots, telescope: Telescope, targets: Mapping[str, Tar
         schema_version=1,
         made=Time.now().utc.isot[:19] + "Z",
         software=versions(),
-        rows=tuple(_group(name, mine, targets.get(name), telescope) for name, mine in of_group.items()),
+        rows=tuple(
+            _group(name, mine, targets.get(name), types.get(name, ""), telescope) for name, mine in of_group.items()
+        ),
         summary=_summary(products, stacks, records, roots, telescope),
         filters=_filters(stacks, telescope),
         stacks=tuple(stacks),
-        quality=tuple(_stack_quality(stacks, telescope) + _frame_quality(records)),
+        quality=tuple(_stack_quality(stacks, telescope) + _frame_quality(records) + [_left_out(stacks)]),
     )

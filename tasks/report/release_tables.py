@@ -57,7 +57,7 @@ def _years(release: Release) -> tuple[int, ...]:
 def _properties(release: Release) -> list[tuple[str, str]]:
     """Rows of the data summary."""
     s = release.summary
-    zero = _listed([f"{value:g}" for value in s.zero_points], "mag")
+    zero = _listed([f"{value:g}" for value in s.zero_points], "mag") if s.zero_points else NONE
     n_relative = sum(stack.status == "OK" and stack.calibration == "RELATIVE" for stack in release.stacks)
     zero += f"; {n_relative} on a relative scale" if n_relative else ""
     mean = f"1 mean PSF of {s.n_mean_psf_frames} frames" if s.n_mean_psf_frames is not None else "no mean PSF"
@@ -108,7 +108,7 @@ def _markdown(release: Release, names: Mapping[str, str]) -> str:
         names=names,
         years=years,
         span=span,
-        plural=lambda values: "" if len(values) == 1 else "s",
+        plural=lambda number: "" if number == 1 else "s",
         properties=_properties(release),
         software=", ".join(f"{name} {_cell(version)}" for name, version in release.software.items()),
         metrics=lambda section: _metrics([figure for figure in release.quality if figure.section == section]),

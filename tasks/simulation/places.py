@@ -11,6 +11,7 @@ from astropy.coordinates import SkyCoord
 
 from models.base import Record
 from models.target import Target, load_targets
+from tasks.catalogs import separation
 
 __all__ = ["ARCHIVE", "CATALOGUE_RADIUS", "FIELDS", "Body", "Field", "archive_field", "field_named"]
 
@@ -136,8 +137,7 @@ def archive_field(group: str) -> Field:
     latitude = abs(float(here.galactic.b.deg))
     density = 1800.0 / np.sin(np.deg2rad(max(latitude, 7.0)))
     near = sorted(
-        (float(here.separation(SkyCoord(other.ra * u.deg, other.dec * u.deg)).deg), other.name)
-        for other in targets.values()
+        (float(separation(target.ra, target.dec, other.ra, other.dec)), other.name) for other in targets.values()
     )
     count, radius, shift = 0, 0.16, 0.0
     if "Open cluster" in target.type:

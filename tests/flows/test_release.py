@@ -90,3 +90,27 @@ def test_years_share_one_look_at_the_raw_tree(campaign, tmp_path):
     assert whole.frames
     assert of_years(whole, [1999]) == take_inventory(roots, telescope, [1999])
     assert not of_years(whole, [1999]).frames
+
+
+def test_its_tables_are_written(run):
+    told = release_summary([part("2023", "reduce-year", run, came_to(summary(6, 6)))], run)
+    assert told.files == ("stacks/index.html", "stacks/release.md")
+    for file in (
+        "stacks/release.md",
+        "stacks/release.json",
+        "stacks/release_stacks.ecsv",
+        "schemas/release.schema.json",
+    ):
+        assert (run.roots.data / file).is_file()
+    assert "release.md" in (run.roots.data / "stacks" / "index.html").read_text()
+
+
+def test_tables_that_cannot_be_made_cost_the_release_nothing_else(run):
+    (run.roots.data / "stacks").mkdir()
+    (run.roots.data / "stacks" / "stack_all_report.json").write_text("{")
+    told = release_summary([part("2023", "reduce-year", run, came_to(summary(6, 6)))], run)
+    assert (told.n_made, told.n_asked) == (1, 1)
+    assert [failure.file for failure in told.failures] == ["release tables"]
+    assert "stack_all_report.json cannot be read" in told.failures[0].reason
+    assert exit_status(told) == STATUS_FAILED
+    assert told.files == ("stacks/index.html",)

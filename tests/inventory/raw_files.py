@@ -1,9 +1,14 @@
-"""Writes raw files for the tests: true header values, pixels that take no disk space."""
+"""Writes raw files for the tests: true header values, pixels that take no disk space.
+
+``python -m tests.inventory.raw_files t120_headers.csv FOLDER`` writes the whole archive; ``python -m flows.inventory
+--raw-root FOLDER --json inventory.json`` then says what each file is.
+"""
 
 from __future__ import annotations
 
 import csv
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,7 +49,7 @@ def write_raw(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     head = header_bytes(cards, shape, bitpix)
-    data = -(-shape[0] * shape[1] * (bitpix // 8) // BLOCK) * BLOCK if size is None else size
+    data = -(-shape[0] * shape[1] * (abs(bitpix) // 8) // BLOCK) * BLOCK if size is None else size
     with open(path, "wb") as stream:
         stream.write(head + pixels[:data])
         stream.truncate(len(head) + data)
@@ -91,6 +96,16 @@ def write_archive_row(root: Path, row: Mapping[str, str], number: int) -> Path:
     return write_raw(root / row["path"], cards, shape, pixels=number.to_bytes(4, "big"), bitpix=8)
 
 
+def write_archive(table: Path, root: Path) -> list[dict[str, str]]:
+    """All files of the real archive: true paths with their spaces and accents, copies with the same pixels."""
+    rows = read_archive(table)
+    numbers: dict[tuple[str, ...], int] = {}
+    for row in rows:
+        values = tuple(value for key, value in row.items() if key != "path")
+        write_archive_row(root, row, numbers.setdefault(values, len(numbers)))
+    return rows
+
+
 def snapshot(root: Path) -> dict[str, tuple[int, int, int, bytes]]:
     """Size, times and content of every file below a folder."""
     found = {}
@@ -101,3 +116,9 @@ def snapshot(root: Path) -> dict[str, tuple[int, int, int, bytes]]:
             content = Path(path).read_bytes() if os.path.isfile(path) else b""
             found[path] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, content)
     return found
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m tests.inventory.raw_files t120_headers.csv FOLDER")
+    print(f"{len(write_archive(Path(sys.argv[1]), Path(sys.argv[2])))} files under {sys.argv[2]}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from datetime import datetime, timedelta
@@ -15,8 +18,9 @@ from models.base import Roots
 from models.inventory import Inventory
 from models.telescope import load_telescope
 from tasks.inventory import take_inventory
+from tests.conftest import REPO
 
-from .raw_files import read_archive, write_archive_row
+from .raw_files import write_archive
 
 pytestmark = pytest.mark.shared
 
@@ -33,6 +37,26 @@ TRUTH = [
     (r"(?i)/(calib_)?flat[-_]", "flat", "named flat; half of them with IMAGETYP 'Light Frame'"),
     (r"/FF_", "flat", "FF: flat field"),
     (r"20250318/M49-\S*[BGRV]\.fits$", "flat", "0.1-0.4 s in full daylight, IMAGETYP 'Flat Field', copied as Flat-*"),
+    (
+        r"20230314/A10TwUC-\S*\.fits$",
+        "science",
+        "50 of 15 s on a minor planet, Sun at -21 to -24 deg; IMAGETYP still 'Flat Field'",
+    ),
+    (
+        r"20230315/(2023_EO_|Kirik_)-\S*Uprim\.fits$",
+        "science",
+        "15-30 s on minor planets, Sun at -16 to -19 deg, after flats in U: IMAGETYP still 'Flat Field'",
+    ),
+    (
+        r"20230315/(McCracken|scax010)-\S*_r\.fits$",
+        "science",
+        "15 and 120 s, Sun at -25 to -31 deg: no twilight; IMAGETYP still 'Flat Field'",
+    ),
+    (
+        r"20230316/Cheval-\S*_Ha\.fits$",
+        "science",
+        "300 s in H alpha at 05h40m -02d28', the Horsehead; Sun at -20 deg; OBJECT still 'flat'",
+    ),
     (r"", "science", "a light frame of the night"),
 ]
 CANONICAL = {
@@ -50,6 +74,22 @@ def true_kind(row: dict[str, str]) -> str:
     raise AssertionError(row["path"])
 
 
+_PLAIN = (("flat", "flat"), ("ff_", "flat"), ("bias", "bias"), ("offset", "bias"), ("dark", "dark"),
+          ("master", "junk"), ("test", "junk"), ("processed", "junk"))  # fmt: skip
+
+
+def voices(row: dict[str, str]) -> set[str]:
+    """What header, file name and OBJECT say, each read in the plainest way."""
+    said = set()
+    if row["exptime"] == "0.0":
+        said.add("bias")
+    for text in (row["imagetyp"], row["path"].rpartition("/")[2], row["object"]):
+        low = text.lower()
+        found = {kind for word, kind in _PLAIN if word in low}
+        said |= found or ({"science"} if low else {"nothing"})
+    return said
+
+
 def true_night(row: dict[str, str]) -> str | None:
     """By the folder's own reckoning, from the UT clock: before noon UT belongs to the evening before."""
     if not row["date_obs"]:
@@ -60,12 +100,8 @@ def true_night(row: dict[str, str]) -> str | None:
 
 @pytest.fixture(scope="module")
 def archive(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, str]], Inventory, Roots]:
-    rows = read_archive(shared / "archive" / "t120_headers.csv")
     base = tmp_path_factory.mktemp("archive")
-    numbers: dict[tuple[str, ...], int] = {}
-    for row in rows:
-        values = tuple(value for key, value in row.items() if key != "path")
-        write_archive_row(base / "raw", row, numbers.setdefault(values, len(numbers)))
+    rows = write_archive(shared / "archive" / "t120_headers.csv", base / "raw")
     used = int(os.popen(f"du -sm {base}").read().split()[0])
     assert used < 100, f"the archive of holes takes {used} MB"
     roots = Roots(data=base / "data", raw=base / "raw")
@@ -96,6 +132,36 @@ def test_kinds(archive) -> None:
     same_values = Counter(tuple(v for k, v in row.items() if k != "path") for row in rows if row["date_obs"])
     assert copies == sum(count - 1 for count in same_values.values()) > 60
     assert not wrong
+
+
+def test_every_disputed_file_is_settled_by_hand(archive) -> None:
+    """Where header, name and OBJECT do not say one thing, a row of TRUTH other than the last one gives the reason."""
+    rows, _, _ = archive
+    disputed = [row for row in rows if len(voices(row) - {"nothing"}) != 1 or "nothing" in voices(row)]
+    settled = Counter(
+        next(k for k, (pattern, _, _) in enumerate(TRUTH) if re.search(pattern, row["path"])) for row in disputed
+    )
+    unnamed = [row for row in disputed if voices(row) == {"science", "nothing"}]  # say nothing else than that
+    assert len(disputed) - len(unnamed) > 500
+    assert settled[len(TRUTH) - 1] == len(unnamed)
+    assert {k for k in range(len(TRUTH)) if not any(re.search(TRUTH[k][0], row["path"]) for row in rows)} == set()
+
+
+def test_the_command_says_it_without_a_warning(archive, tmp_path: Path) -> None:
+    rows, inventory, roots = archive
+    report = tmp_path / "inventory.json"
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-m", "flows.inventory", "--root", str(roots.data),
+         "--raw-root", str(roots.raw), "--json", str(report)],
+        cwd=REPO, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) < 100
+    told = json.loads(report.read_text(encoding="utf-8"))["rows"]
+    assert told == [row.model_dump(mode="json") for row in inventory.rows]
+    assert [row["path"] for row in told] == sorted(row["path"] for row in rows)
+    used = {frame.path for frame in inventory.frames}
+    assert all(row["why"] for row in told if row["path"] not in used)
 
 
 def test_filters(archive) -> None:

@@ -188,6 +188,19 @@ def test_without_the_archive_it_says_what_is_missing(tmp_path: Path, capsys: pyt
     assert "lacks the columns" in capsys.readouterr().err
 
 
+def test_what_was_played_before_stays_in_the_comparison(
+    table: Path, played: tuple[Roots, ArchiveTruth], capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots, _ = played
+    at = ["--archive", str(table), "--root", str(roots.data), "--size", "256", "--damaged", "0"]
+    assert command.main([*at, "--groups", "M51", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 groups: M51 NGC5813" in said
+    assert "3 science frames, 2 flats, 1 biases of 256 px" in said
+    assert command.main([*at, "--compare"]) == 2
+    assert "nothing to compare: " in capsys.readouterr().err
+
+
 def _truth(**damage: str | None) -> ArchiveTruth:
     frames = []
     for name, what in damage.items():
@@ -217,13 +230,26 @@ def _truth(**damage: str | None) -> ArchiveTruth:
 )  # fmt: skip
 def test_a_reason_is_right_if_it_names_what_is_wrong(damage: str | None, reason: str, right: bool) -> None:
     truth = _truth(a=None, b=None, c=None, odd=damage)
-    assert _Judge(truth).right(truth.frames[-1], reason, SelectionSettings()) is right
+    judge = _Judge(truth)
+    assert judge.right(truth.frames[-1], reason, SelectionSettings()) is right
+    assert judge.wrong_with(truth.frames[-1]) == damage
+
+
+def test_a_frame_dimmed_by_a_passing_cloud_is_no_good_frame() -> None:
+    truth = _truth(a=None, b=None, c=None, d=None)
+    true = truth.frames[-1].frame
+    assert true
+    dim = true.model_copy(update={"zero_point": 22.7})
+    frames = (*truth.frames[:-1], truth.frames[-1].model_copy(update={"frame": dim}))
+    judge = _Judge(truth.model_copy(update={"frames": frames}))
+    assert [judge.wrong_with(frame) is None for frame in frames] == [True, True, True, False]
+    assert judge.right(frames[-1], "zero point 22.70, -0.30 mag from its filter's median", SelectionSettings())
 
 
 def test_the_page_and_the_problems_say_what_fell_short() -> None:
     group = GroupResult(
         group="M51", filters_true=("Ha", "r"), filters_stacked=("r",), filters_possible=("Ha", "r"), frames=8, good=7,
-        good_used=6, damaged=1, damaged_used=0, strangers=("x.fits",),
+        good_used=6, good_assigned=7, damaged=1, damaged_used=0, strangers=("x.fits",),
     )  # fmt: skip
     wrong = RejectedFrame(path="y.fits", group="M51", filter="r", damage=None, reason="zero point 2.5 off", right=False)
     outcome = Comparison(

@@ -17,12 +17,12 @@ from astropy.time import Time
 from models.base import Roots
 from models.frame import FrameFailure, FrameRecord, RawFrame, Rejected
 from models.release import SCHEMAS
-from models.report import PhotometryCheckRow, StackRow
+from models.report import GroupRow, PhotometryCheckRow, StackRow
 from models.stack import stack_paths
 from models.target import load_targets
 from models.telescope import load_telescope
 from tasks.core.errors import StageError
-from tasks.report import read_report, stack_rows, write_frames, write_release, write_schemas
+from tasks.report import read_report, stack_rows, write_frames, write_release, write_report, write_schemas
 from tests.report.markdown import tables
 
 T120 = load_telescope("T120")
@@ -179,6 +179,9 @@ def test_what_is_missing_is_said(roots):
     text = (roots.data / write_release(roots, T120, TARGETS)[0]).read_text(encoding="utf-8")
     assert re.search(r"\|[ \t]*\|", text) is None, "no cell is blank"
     found = tables(text)
+    assert {each["Metric"]: each["Value"] for each in found["Frames"]}["Frames left out of their group's stack"] == (
+        "1 (of 15 frames of the groups; each with its reason in stack_all_report.json)"
+    )
     stacks = {(each["Target"], each["Filter"]): each for each in found["Stacks"]}
     narrow = stacks["M67", "Ha"]
     assert narrow["FWHM (arcsec)"] == narrow["Depth, 5 sigma (mag)"] == narrow["ZP offset (mag)"] == "unknown"
@@ -250,6 +253,18 @@ def test_the_same_products_give_the_same_bytes(roots, monkeypatch):
 class _Later:
     class utc:
         isot = "2030-01-02T03:04:05.678"
+
+
+def test_a_group_that_no_table_knows(roots):
+    """Named by its place on the sky; its type is what a resolver of names said, if one did."""
+    file = write_stack(roots, "M67", "V", STACKS["M67", "g"])
+    for name, type in (("J1141+0552", "Asteroid"), ("J0203+4649", "")):
+        stack_rows(roots, T120, name, {"stack_all_report": [row(name, "V", file)]})
+        place = GroupRow(telescope="T120", group=name, ra=1, dec=2, named_by="position", type=type, words=(), nights=(),
+                         filters=("V",), n_frames=3, n_disagree=0, patches=1, moving="", notes=())  # fmt: skip
+        write_report(roots.data / "stacks" / "T120_groups_report.json", "groups_report", [place])
+        listed = {each["Target"]: each["Type"] for each in page(roots)["Full target list"]}
+        assert listed[name] == (type or "not in the table of targets")
 
 
 def test_a_release_of_nothing_says_so(tmp_path):
