@@ -6,7 +6,7 @@ AT := $(if $(ROOT),--root $(ROOT))
 
 # There are folders of these names: they must be phony.
 .PHONY: truth rehearsal
-.PHONY: help setup demo test test-long test-server check lint lock measured clean-demo server worker deploy bench
+.PHONY: help setup demo test test-long test-faults test-server check lint lock measured clean-demo server worker deploy bench
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -22,6 +22,9 @@ test: setup-test  ## the tests (about a quarter of an hour on two cores)
 
 test-long: setup-test  ## all tests, the long ones too
 	@$(PY) -m pytest
+
+test-faults: setup-test  ## more than 500 damaged inputs among good frames (a quarter of an hour)
+	@$(PY) -m pytest tests/faults
 
 test-server: setup-test  ## deployments on a real server and worker, in a browser, on PostgreSQL and Dask
 	@$(PY) -m pytest -m server
@@ -49,7 +52,7 @@ bench: setup  ## benchmarks, goal beside each figure; written to bench/results.j
 measured: setup  ## measure the demo's products against the simulated truth, write docs/measured.md
 	@$(PY) -m scripts.measure --root demo --write docs/measured.md
 
-truth: setup  ## simulate campaigns of several seeds under truth/, set the products against the truth (SEEDS="11,12,13")
+truth: setup  ## simulate campaigns of several seeds under truth/, set the products against the truth (SEEDS="21,22,23")
 	@$(PY) -m scripts.truth --root truth $(if $(SEEDS),--seeds $(SEEDS)) --write docs/truth.md --json docs/truth.json
 
 rehearsal: setup  ## play the whole archive with the simulator, build the release, set it against the truth (FRACTION=0.1)

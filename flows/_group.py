@@ -103,6 +103,23 @@ def _why_not(record: FrameRecord, target: Target, run: RunContext) -> tuple[str,
     return None
 
 
+def _of_one_binning(members: list[FrameRecord]) -> tuple[list[FrameRecord], list[tuple[FrameRecord, str]]]:
+    """Frames of the commonest binning, and the others: pixels of different sizes are never mixed in a stack."""
+    counts = Counter(record.raw.binning for record in members)
+    if len(counts) < 2:
+        return members, []
+    common = counts.most_common(1)[0][0]
+    unlike = [
+        (
+            record,
+            f"binned {record.raw.binning} × {record.raw.binning}, the group's other frames {common} × {common}",
+        )
+        for record in members
+        if record.raw.binning != common
+    ]
+    return [record for record in members if record.raw.binning == common], unlike
+
+
 def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
     """Gather a group's frames from every reduced year.
 
@@ -141,6 +158,9 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
         seen = Counter(sky.map.group_of.values())
         there = ", ".join(f"{name} ({count})" for name, count in seen.most_common(8)) or "no known group"
         raise UserError(f"no frame of {target.name} in {', '.join(map(str, years))}; frames show {there}")
+    members, unlike = _of_one_binning(members)
+    for record, why in unlike:
+        rejected[record.raw.filter or ""].append(Rejected(file=record.raw.label, reason=why))
     return GroupFrames(
         members=tuple(sorted(members, key=lambda record: (record.raw.date_obs, record.raw.path))),
         rejected={name: tuple(out) for name, out in rejected.items()},

@@ -49,6 +49,10 @@ class Camera(Record):
         description="constant subtracted where a year has no bias frame; None: nothing is subtracted, and said so",
     )
 
+    def scale_at(self, binning: int) -> float:
+        """Nominal scale of a frame that is binned otherwise, arcsec/px."""
+        return self.pixel_scale * binning / self.binning
+
     @property
     def grid_scale(self) -> float:
         """Scale of the stacks, arcsec/px."""

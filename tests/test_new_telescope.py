@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from flows._cli import Command
 from models.base import Roots
+from models.report import GroupRow
 from models.settings import Settings
 from models.target import load_targets, target_by_object
 from models.telescope import Telescope, TelescopeError, load_telescope, telescope_names
 from tasks.inventory import take_inventory
+from tasks.report import write_report
 from tests.profiles import PAGE, examples, install, profile, write
 from tests.test_docs import texts
 
@@ -116,3 +119,21 @@ def test_its_messages_are_the_codes():
 
 def test_the_readme_leads_here():
     assert "docs/new_telescope.md" in (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_word_that_names_no_group_leads_to_the_field_it_stands_for(tmp_path, capsys):
+    """Frames of an OBJECT that no table knows form a group named by its place."""
+    install("MICRO", tmp_path)
+    place = GroupRow(
+        telescope="MICRO", group="J0203+4649", ra=30.9692, dec=46.8175, named_by="position", type="",
+        words=("HATP-32",), nights=("20171219",), filters=("Clear",), n_frames=24, n_disagree=0,
+        patches=1, moving="", notes=(),
+    )  # fmt: skip
+    write_report(tmp_path / "stacks" / "MICRO_groups_report.json", "groups_report", [place])
+    command = Command("flows.stack_target", "")
+    command.begin(["--root", str(tmp_path), "--telescope", "MICRO"])
+    assert command.group("j0203+4649") == "J0203+4649"
+    with pytest.raises(SystemExit) as ended:
+        command.group("hatp-32")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.strip().endswith("no target group 'hatp-32'; OBJECT says so of J0203+4649")

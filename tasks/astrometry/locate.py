@@ -47,7 +47,7 @@ def locate_frame(
         Too few sources, or no match.
     ToolMissingError, ToolFailedError
     """
-    shape, nominal = measured.raw.shape, telescope.camera.pixel_scale
+    shape, nominal = measured.raw.shape, telescope.camera.scale_at(measured.raw.binning)
     sources = starlike(load_sources(measured, roots, telescope), measured, settings)
     wcs, _ = run_solve_field(
         sources.x, sources.y, sources.flux, shape, None, index, roots,

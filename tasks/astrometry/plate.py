@@ -136,7 +136,9 @@ def _refine(
     return fit
 
 
-def check_geometry(wcs: WCS, shape: tuple[int, int], telescope: Telescope, settings: AstrometrySettings) -> None:
+def check_geometry(
+    wcs: WCS, shape: tuple[int, int], binning: int, telescope: Telescope, settings: AstrometrySettings
+) -> None:
     """Whether a camera as its profile describes it can have taken this frame.
 
     Raises
@@ -146,7 +148,8 @@ def check_geometry(wcs: WCS, shape: tuple[int, int], telescope: Telescope, setti
     """
     camera = telescope.camera
     _, _, scale, _, parity = frame_geometry(wcs, shape)
-    low, high = settings.scale_low * camera.pixel_scale, settings.scale_high * camera.pixel_scale
+    nominal = camera.scale_at(binning)
+    low, high = settings.scale_low * nominal, settings.scale_high * nominal
     problem = ""
     axes = np.linalg.svd(wcs.wcs.cd, compute_uv=False)
     if not low <= scale <= high:
@@ -200,7 +203,7 @@ def solve_frame(
         )
     everything = load_sources(measured, roots, telescope)
     sources = starlike(everything, measured, settings)
-    nominal = telescope.camera.pixel_scale
+    nominal = telescope.camera.scale_at(raw.binning)
     start, index_stars = run_solve_field(
         sources.x, sources.y, sources.flux, shape, hint, index, roots,
         (settings.scale_low * nominal, settings.scale_high * nominal), telescope.camera.parity,
@@ -216,7 +219,7 @@ def solve_frame(
     fit = _refine(start, sources, fitting_stars(reference, len(sources)), shape, radius, settings.fit_degree)
     if gaia is not None:
         reference = verification_stars(reference, settings.gaia_limit)
-    check_geometry(fit.wcs, shape, telescope, settings)
+    check_geometry(fit.wcs, shape, raw.binning, telescope, settings)
     found = verify(fit.wcs, sources, reference, shape, radius)
     _check_matches(found, reference, settings)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ __all__ = ["FloatImage", "RawImage", "open_raw", "quiet_fits", "read_raw", "writ
 
 FloatImage = npt.NDArray[np.float32]
 
+_GZIP = b"\x1f\x8b"
+_SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e9
+"""Of BSCALE and BZERO: 16-bit cameras have 1 and 32768, images in electrons or normalised ones other small numbers."""
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _CHECKSUM_COMMENT = "HDU checksum"
 _DATASUM_COMMENT = "data unit checksum"
@@ -48,6 +53,7 @@ class RawImage:
     bscale: float
     blank: int | None
     stage: str
+    gzipped: bool
 
     def rows(self, start: int = 0, stop: int | None = None) -> FloatImage:
         """Physical values of the rows ``start:stop``, float32 ADU; NaN where the file says BLANK.
@@ -62,10 +68,14 @@ class RawImage:
         dtype = np.dtype(_DTYPES[self.bitpix])
         count = (stop - start) * width
         try:
-            with open(self.path, "rb") as stream:
+            # Of a compressed file just what the header announces is unpacked: a stream without end costs nothing.
+            with gzip.open(self.path) if self.gzipped else open(self.path, "rb") as stream:
                 stream.seek(self.offset + start * width * dtype.itemsize)
-                stored = np.frombuffer(stream.read(count * dtype.itemsize), dtype)
-        except (OSError, ValueError) as error:
+                read = stream.read(count * dtype.itemsize)
+            stored = np.frombuffer(read[: len(read) // dtype.itemsize * dtype.itemsize], dtype)
+        except EOFError as error:
+            raise _truncated(self.stage, self.path) from error
+        except (OSError, ValueError, zlib.error) as error:
             raise _unreadable(self.stage, self.path, str(error)) from error
         if stored.size != count:
             raise _truncated(self.stage, self.path)
@@ -93,11 +103,20 @@ def _unreadable(stage: str, path: Path, why: str) -> StageError:
     )
 
 
-def _number(header: fits.Header, keyword: str, default: float) -> float:
-    try:
-        return float(header.get(keyword, default))
-    except (TypeError, ValueError, VerifyError):
-        return default
+def _scaling(header: fits.Header, keyword: str, default: float, stage: str, path: Path) -> float:
+    """BZERO or BSCALE.
+
+    Raises
+    ------
+    StageError
+        If it is no number that a camera's pixels can have been scaled with.
+    """
+    value = header.get(keyword, default)
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+    low = _SMALLEST_SCALE if keyword == "BSCALE" else 0.0
+    if not low <= abs(number) <= _LARGEST_SCALE:
+        raise _unreadable(stage, path, f"{keyword} = {value!r} makes no pixel values of its numbers")
+    return number
 
 
 def open_raw(path: Path, stage: str, shape: tuple[int, int] | None = None) -> RawImage:
@@ -121,6 +140,8 @@ def open_raw(path: Path, stage: str, shape: tuple[int, int] | None = None) -> Ra
         size = path.stat().st_size
         if size == 0:
             raise _unreadable(stage, path, "the file is empty")
+        with open(path, "rb") as stream:
+            gzipped = stream.read(len(_GZIP)) == _GZIP
         with quiet_fits(), fits.open(path, mode="readonly", memmap=False, do_not_scale_image_data=True) as hdus:
             for hdu in hdus:
                 if isinstance(hdu, fits.CompImageHDU):
@@ -138,7 +159,7 @@ def open_raw(path: Path, stage: str, shape: tuple[int, int] | None = None) -> Ra
         raise
     except FileNotFoundError as error:
         raise StageError(stage, f"{path.name} is not there any more", "take the inventory again") from error
-    except (OSError, VerifyError, ValueError, TypeError, KeyError, IndexError) as error:
+    except (OSError, EOFError, zlib.error, VerifyError, ValueError, TypeError, KeyError, IndexError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _unreadable(stage, path, first) from error
     while len(axes) > 2 and axes[0] == 1:
@@ -152,11 +173,12 @@ def open_raw(path: Path, stage: str, shape: tuple[int, int] | None = None) -> Ra
             f"{path.name} has {found[1]} x {found[0]} pixels, {shape[1]} x {shape[0]} are expected",
             "frames of one binning and one window belong together; check how it was taken",
         )
-    if size < offset + found[0] * found[1] * abs(bitpix) // 8:
+    if not gzipped and size < offset + found[0] * found[1] * abs(bitpix) // 8:
         raise _truncated(stage, path)
     return RawImage(
-        path, header, found, offset, bitpix, _number(header, "BZERO", 0.0), _number(header, "BSCALE", 1.0),
-        int(blank) if isinstance(blank, int) and not isinstance(blank, bool) else None, stage,
+        path, header, found, offset, bitpix,
+        _scaling(header, "BZERO", 0.0, stage, path), _scaling(header, "BSCALE", 1.0, stage, path),
+        int(blank) if isinstance(blank, int) and not isinstance(blank, bool) else None, stage, gzipped,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from tasks.core.errors import StageError
 __all__ = ["STAGE", "Header", "Value", "integer", "number", "parse_header", "read_header", "text"]
 
 STAGE = "inventory"
+_MAX_UNPACKED = 1 << 30
 
 Value = str | float | int | bool | None
 Header = dict[str, Value]
@@ -103,7 +104,8 @@ def read_header(path: Path) -> tuple[Header, int]:
 
     Returns
     -------
-    The cards, and how many bytes of pixels the file holds after them (of a compressed file: after unpacking).
+    The cards, and how many bytes of pixels the file holds after them (of a compressed file: after unpacking, and not
+    counted beyond 1 GiB: no camera's frame is larger, and a stream may have no end).
 
     Raises
     ------
@@ -118,7 +120,7 @@ def read_header(path: Path) -> tuple[Header, int]:
             with gzip.GzipFile(fileobj=raw) as unpacked:
                 block = _header_block(unpacked)  # type: ignore[arg-type]
                 data = 0
-                while piece := unpacked.read(1 << 20):
+                while data < _MAX_UNPACKED and (piece := unpacked.read(1 << 20)):
                     data += len(piece)
                 return parse_header(block), data
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -129,7 +129,7 @@ def measure_frame(
     bias_level = ceiling - float(header.get("SATURATE", ceiling))
     nearly = (data >= 0.9 * telescope.camera.saturation_adu - bias_level) | ((mask & np.uint8(MaskBit.SATURATED)) != 0)
     saturated_fraction = float(np.count_nonzero(nearly)) / nearly.size
-    fwhm_arcsec = None if fwhm is None else fwhm * telescope.camera.pixel_scale
+    fwhm_arcsec = None if fwhm is None else fwhm * telescope.camera.scale_at(reduced.raw.binning)
     n_sources = int(np.count_nonzero(width >= settings.min_fwhm_px))
     flags = [
         name

@@ -128,7 +128,7 @@ def test_a_solution_of_the_wrong_shape_is_refused(field: Field, change: dict[str
     scale = change.get("scale", 0.77) / 3600
     wcs.wcs.cd = np.diag([change.get("parity", -1) * scale, scale * change.get("stretch", 1.0)])
     with pytest.raises(StageError, match=word):
-        check_geometry(wcs, (1024, 1024), field.telescope, field.settings)
+        check_geometry(wcs, (1024, 1024), 2, field.telescope, field.settings)
 
 
 def test_without_gaia_the_frame_waits(field: Field) -> None:

@@ -131,6 +131,18 @@ def test_blind_over_what_earlier_years_left(sky: Sky) -> None:
     assert search.failure is None
 
 
+@pytest.mark.parametrize("binning", [1, 4])
+def test_a_frame_that_is_binned_otherwise_has_another_scale(sky: Sky, binning: int) -> None:
+    ra, dec = PLACES["M51"]
+    side = 2048 // binning
+    camera = Camera(ra=ra, dec=dec, scale=0.385 * binning, shape=(side, side))
+    table, _ = source_table(sky.stars["M51"], camera, 2023.4, 3)
+    raw = raw_frame(f"bin{binning}", 2023.4, shape=(side, side)).model_copy(update={"binning": binning})
+    search = sky.look(measured_frame(raw, table, sky.roots), "M67", "M51")
+    assert search.solved is not None
+    assert search.solved.solution.pixel_scale == pytest.approx(0.385 * binning, rel=1e-3)
+
+
 def test_found_nowhere_says_where_it_was_looked_for(sky: Sky) -> None:
     nothing = sky.frame("M67", "M67", limit=9.0, spurious=60)
     search = sky.look(nothing, "M67", "M51")
