@@ -36,8 +36,9 @@ _MAX_DET_FACTOR = 1.1
 _COARSE_PX = 0.4
 _MARGIN_DEG = 0.05
 _STRAY_SIGMA = 4.0
-_OWN_BEND = 0.8
-"""A frame's own distortion is believed only where it predicts its stars that much better than the common one."""
+_MUCH_BETTER = 0.8
+"""SCAMP's head, or a frame's own distortion, is taken only where it predicts the stars that much better than our fit of
+the season."""
 
 
 @dataclass(frozen=True)
@@ -321,8 +322,11 @@ def _choose(
     good = {source: each for source, each in sources.items() if each is not None and not each.doubt}
     if not good:
         return Rejected(file=frame.record.raw.label, reason=f"{reason}; plate solution: {plate.doubt}")
+    # Ours where it is about as good: SCAMP's answer for one frame changes with every other frame of the season.
+    if scamp is not None and "joint" in good and scamp.prediction > _MUCH_BETTER * good["joint"].prediction:
+        good.pop("scamp", None)
     together = [each.prediction for source, each in good.items() if source != "plate"]
-    if together and "plate" in good and plate.prediction > _OWN_BEND * min(together):
+    if together and "plate" in good and plate.prediction > _MUCH_BETTER * min(together):
         del good["plate"]
     best = min(good, key=lambda source: good[source].prediction)
     if scamp is not None and best != "scamp":

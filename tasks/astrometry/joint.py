@@ -19,6 +19,7 @@ __all__ = ["JointFit", "Pairs", "fit_together"]
 
 _ROUNDS = 3
 _REWEIGHTINGS = 15
+_SETTLED = 1e-4
 _MIN_PER_TERM = 4
 """Stars behind each term of the common distortion, at least; else a lower degree."""
 
@@ -68,14 +69,59 @@ class JointFit:
 
 @dataclass
 class _Frame:
-    """A frame's equations, in units of half the frame: place of the sources, where the stars say they should be."""
+    """A frame's equations about a start, in units of half the frame: its sources, and where the stars say they are."""
 
-    u: Floats
+    start: WCS
+    shape: tuple[int, int]
     target: Floats
     linear: Floats
     common: Floats
     sigma: Floats
     weight: Floats
+    own: Floats
+
+    @classmethod
+    def about(cls, pairs: Pairs, wcs: WCS, powers: list[tuple[int, int]]) -> _Frame:
+        crpix, half = _middle(pairs.shape)
+        ra0, dec0 = (float(value) for value in wcs.all_pix2world(*crpix, 1))
+        cd = np.asarray(wcs.pixel_scale_matrix)
+        sky = np.column_stack(gnomonic(pairs.ra, pairs.dec, ra0, dec0))
+        u = (np.column_stack([pairs.x, pairs.y]) - crpix) / half
+        scale = 3600 * np.sqrt(abs(np.linalg.det(cd)))
+        return cls(
+            start=wcs,
+            shape=pairs.shape,
+            target=np.linalg.solve(cd, sky.T).T / half - u,
+            linear=np.column_stack([np.ones(len(u)), u]),
+            common=np.column_stack([u[:, 0] ** p * u[:, 1] ** q for p, q in powers] or [np.empty((len(u), 0))]),
+            sigma=pairs.sigma / scale / half,
+            weight=np.ones(len(u)),
+            own=np.zeros((3, 2)),
+        )
+
+    def fit(self, terms: Floats) -> float:
+        """Its linear terms with the common ones given, and new weights; returns the largest change of a weight."""
+        root = (np.sqrt(self.weight) / self.sigma)[:, None]
+        rest = self.target - self.common @ terms
+        self.own = np.asarray(np.linalg.lstsq(self.linear * root, rest * root, rcond=None)[0], dtype="f8")
+        weight = tukey_weights(rest - self.linear @ self.own, self.sigma)
+        moved = float(np.max(np.abs(weight - self.weight)))
+        self.weight = weight
+        return moved
+
+    def solved(self, terms: Floats, powers: list[tuple[int, int]]) -> WCS:
+        """The world coordinates that the terms make."""
+        crpix, half = _middle(self.shape)
+        ra0, dec0 = (float(value) for value in self.start.all_pix2world(*crpix, 1))
+        cd, turned = np.asarray(self.start.pixel_scale_matrix), np.eye(2) + self.own[1:].T
+        to_pixels = np.array([half ** (1 - p - q) for p, q in powers])
+        bent = np.linalg.solve(turned, terms.T) * to_pixels
+        return tan_sip(crpix, tangent_point(cd @ (half * self.own[0]), ra0, dec0), cd @ turned, bent, self.shape)
+
+
+def _middle(shape: tuple[int, int]) -> tuple[Floats, float]:
+    """Reference pixel (1-based) and the unit of the equations, px."""
+    return np.array([(shape[1] + 1) / 2, (shape[0] + 1) / 2]), max(shape) / 2
 
 
 def fit_together(frames: Sequence[Pairs], degree: int) -> JointFit:
@@ -84,6 +130,9 @@ def fit_together(frames: Sequence[Pairs], degree: int) -> JointFit:
     Least squares over all frames at once, each frame's linear terms eliminated by projection (Frisch & Waugh 1933,
     Econometrica 1, 387), so that the cost grows with the number of stars alone; weighted by the expected errors and
     robust (Tukey's biweight at 6 sigma of the frame's own scatter). The reference point is each frame's centre.
+
+    The distortion is rounded to about its error, then each frame is placed by its own stars alone: a frame that is
+    added or replaced seldom changes the world coordinates of the others, which would make all their stacks stale.
 
     Parameters
     ----------
@@ -105,46 +154,42 @@ def fit_together(frames: Sequence[Pairs], degree: int) -> JointFit:
     free = n - 3 * len(frames)
     while degree > 1 and free < _MIN_PER_TERM * len(monomials(degree, 2)):
         degree -= 1
-    wcses = [pairs.wcs for pairs in frames]
+    wcses, terms = [pairs.wcs for pairs in frames], np.empty((0, 2))
     for _ in range(_ROUNDS):
-        wcses = _round(frames, wcses, degree)
+        wcses, terms = _round(frames, wcses, degree)
     shared = len(monomials(degree, 2))
     parameters = tuple(3 + shared * len(pairs.x) / n for pairs in frames)
-    return JointFit(tuple(wcses), parameters)
+    return JointFit(tuple(_placed(pairs, terms, degree) for pairs in frames), parameters)
 
 
-def _round(frames: Sequence[Pairs], wcses: Sequence[WCS], degree: int) -> list[WCS]:
-    """One linearised fit about the present solutions."""
-    shape = frames[0].shape
-    half = max(shape) / 2
-    crpix = np.array([(shape[1] + 1) / 2, (shape[0] + 1) / 2])
+def _round(frames: Sequence[Pairs], wcses: Sequence[WCS], degree: int) -> tuple[list[WCS], Floats]:
+    """One linearised fit about the present solutions: where the frames are, and the common terms, rounded."""
     powers = monomials(degree, 2)
-    starts = []
-    equations = []
-    for pairs, wcs in zip(frames, wcses, strict=True):
-        ra0, dec0 = (float(value) for value in wcs.all_pix2world(*crpix, 1))
-        cd = np.asarray(wcs.pixel_scale_matrix)
-        starts.append((ra0, dec0, cd))
-        sky = np.column_stack(gnomonic(pairs.ra, pairs.dec, ra0, dec0))
-        u = (np.column_stack([pairs.x, pairs.y]) - crpix) / half
-        target = np.linalg.solve(cd, sky.T).T / half - u
-        linear = np.column_stack([np.ones(len(u)), u])
-        common = np.column_stack([u[:, 0] ** p * u[:, 1] ** q for p, q in powers]) if powers else np.empty((len(u), 0))
-        scale = 3600 * np.sqrt(abs(np.linalg.det(cd)))
-        equations.append(_Frame(u, target, linear, common, pairs.sigma / scale / half, np.ones(len(u))))
-    terms, own = _robust(equations)
-    to_pixels = np.array([half ** (1 - p - q) for p, q in powers])
-    solved = []
-    for (ra0, dec0, cd), coefficients in zip(starts, own, strict=True):
-        turned = np.eye(2) + coefficients[1:].T
-        crval = tangent_point(cd @ (half * coefficients[0]), ra0, dec0)
-        bent = np.linalg.solve(turned, terms.T) * to_pixels
-        solved.append(tan_sip(crpix, crval, cd @ turned, bent, shape))
-    return solved
+    equations = [_Frame.about(pairs, wcs, powers) for pairs, wcs in zip(frames, wcses, strict=True)]
+    terms, errors = _common(equations)
+    return [frame.solved(terms, powers) for frame in equations], _rounded(terms, errors)
 
 
-def _robust(frames: Sequence[_Frame]) -> tuple[Floats, list[Floats]]:
-    """Common terms (terms, 2) and each frame's own (3, 2), iteratively reweighted."""
+def _placed(pairs: Pairs, terms: Floats, degree: int) -> WCS:
+    """A frame's place by its own stars, the distortion given."""
+    powers, wcs = monomials(degree, 2), pairs.wcs
+    for _ in range(_ROUNDS):
+        frame = _Frame.about(pairs, wcs, powers)
+        for _ in range(_REWEIGHTINGS):
+            if frame.fit(terms) < _SETTLED:
+                break
+        wcs = frame.solved(terms, powers)
+    return wcs
+
+
+def _rounded(terms: Floats, errors: Floats) -> Floats:
+    """To a power of two below each term's error: one frame more or less seldom moves the others' distortion."""
+    step = 2.0 ** np.floor(np.log2(np.maximum(errors, 1e-12)))[:, None]
+    return np.asarray(np.rint(terms / step) * step, dtype="f8")
+
+
+def _common(frames: Sequence[_Frame]) -> tuple[Floats, Floats]:
+    """Common terms (terms, 2) and their errors (terms,), iteratively reweighted; the frames' own on the way."""
     n_common = frames[0].common.shape[1]
     for _ in range(_REWEIGHTINGS):
         normal, right = np.zeros((n_common, n_common)), np.zeros((n_common, 2))
@@ -157,15 +202,6 @@ def _robust(frames: Sequence[_Frame]) -> tuple[Floats, list[Floats]]:
             normal += common.T @ common
             right += common.T @ target
         terms = np.asarray(np.linalg.lstsq(normal, right, rcond=None)[0], dtype="f8")
-        own, moved = [], 0.0
-        for frame in frames:
-            root = (np.sqrt(frame.weight) / frame.sigma)[:, None]
-            rest = frame.target - frame.common @ terms
-            coefficients = np.linalg.lstsq(frame.linear * root, rest * root, rcond=None)[0]
-            own.append(np.asarray(coefficients, dtype="f8"))
-            weight = tukey_weights(rest - frame.linear @ coefficients, frame.sigma)
-            moved = max(moved, float(np.max(np.abs(weight - frame.weight))))
-            frame.weight = weight
-        if moved < 1e-4:
+        if max([frame.fit(terms) for frame in frames]) < _SETTLED:
             break
-    return terms, own
+    return terms, np.asarray(np.sqrt(np.diag(np.linalg.pinv(normal, hermitian=True))), dtype="f8")

@@ -47,8 +47,24 @@ def test_exact_stars_give_the_camera() -> None:
     cameras, given = season(60, 4, noise_px=0.0)
     fit = fit_together(given, 3)
     for camera, wcs in zip(cameras, fit.wcses, strict=True):
-        # The camera's formula goes from sky to pixels, ours the other way: a cubic is not quite its inverse.
-        assert off_mas(camera, wcs).max() < 5
+        # The camera's formula goes from sky to pixels, ours the other way: a cubic is not quite its inverse. And the
+        # distortion is rounded to its error.
+        assert off_mas(camera, wcs).max() < 15
+
+
+def test_a_frame_replaced_seldom_moves_the_others() -> None:
+    """One frame's positions measured anew, as when its raw file is replaced by one that is hardly different."""
+    _, given = season(40, 8)
+    first = fit_together(given, 3)
+    same = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        again = replace(given[0], x=given[0].x + rng.normal(0, 0.001, 40), y=given[0].y + rng.normal(0, 0.001, 40))
+        second = fit_together([again, *given[1:]], 3)
+        words = [[wcs.to_header_string(relax=True) for wcs in fit.wcses] for fit in (first, second)]
+        assert words[0][0] != words[1][0]
+        same += words[0][1:] == words[1][1:]
+    assert same >= 7
 
 
 def test_sparse_frames_know_the_corners_without_stars() -> None:

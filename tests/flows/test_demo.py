@@ -55,6 +55,7 @@ FIGURES = (
     "position over the whole chip, stars or not, 95 % within",
     "frames accepted though off by more than 0.2 arcsec (rms over the chip)",
     "position rms between filters of a group, worst pair",
+    "world coordinates between filters of a group, rms over the field, worst pair",
     "frame zero points g r i, abs(bias), worst filter",
     "frame zero points g r i, scatter, worst filter",
     "frame zero points g r i, largest error",
