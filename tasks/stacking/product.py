@@ -210,14 +210,15 @@ def _measured(
         if validation.zp_rms is not None:
             cards.append(("PHOTRMS", round(validation.zp_rms, 5), "[mag] rms of the ZP validation"))
         if validation.zp_offset is not None:
-            cards.append(("PHOTOFF", round(validation.zp_offset, 5), "[mag] the magnitudes are too faint by this"))
+            how = "too faint by this" if tie is None else "half of the stars, tied by the others"
+            cards.append(("PHOTOFF", round(validation.zp_offset, 5), f"[mag] {how}"))
         if not validation.validated and validation.reason:
             cards.append(("PHOTWHY", _ascii(validation.reason), "why not validated"))
     if tie is not None:
         cards += [
             ("PHOTTIE", tie.offset, "[mag] flux was raised by this to fit PS1"),
             ("PHOTTIEE", tie.err, "[mag] error of PHOTTIE"),
-            ("PHOTTIEN", tie.n_stars, "stars PHOTTIE rests on, not in PHOTNSTR"),
+            ("PHOTTIEN", tie.n_stars, "stars PHOTTIE rests on"),
         ]
     if depth_5sigma is not None:
         cards.append(("DEPTH5S", round(depth_5sigma, 4), "[mag] 5 sigma, point source, 2 FWHM aperture"))
