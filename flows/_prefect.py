@@ -23,6 +23,7 @@ from uuid import UUID
 
 from flows._cli import Command, say
 from models.settings import Settings
+from tasks.core.files import remove_unfinished
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -160,6 +161,7 @@ def _give_up(status: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     print("\nstopped; what was finished is kept, the same command carries on from there", file=sys.stderr, flush=True)
+    remove_unfinished()
     os._exit(status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import json
@@ -16,7 +17,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "digest_pixels",
     "is_current",
     "ref",
+    "remove_unfinished",
     "safe_name",
     "sweep",
     "write_json",
@@ -62,6 +64,7 @@ def writing(path: Path, durable: bool = True) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{_host()}.{os.getpid()}.{threading.get_ident()}.tmp")
+    _unfinished.add(temporary)
     try:
         yield temporary
         if not durable:
@@ -76,6 +79,23 @@ def writing(path: Path, durable: bool = True) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
+
+
+_unfinished: set[Path] = set()
+
+
+def remove_unfinished() -> None:
+    """Remove the temporary files of this process, just before it ends in the middle of writing them.
+
+    Called at a normal end too (a thread may still be writing); whoever calls ``os._exit`` calls it before.
+    """
+    for temporary in list(_unfinished):
+        with suppress(OSError):
+            temporary.unlink()
+
+
+atexit.register(remove_unfinished)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, ParamSpec, TypeVar
 
 from tasks.core.errors import StageError, TransientError, blame
+from tasks.core.files import remove_unfinished
 from tasks.core.tools import StoppedError, stop_tools, stopping
 
 __all__ = ["configure_pool", "in_pool", "stop_pool", "work_here"]
@@ -32,6 +33,7 @@ _alone = False
 
 def _end_worker(_signal: int, _frame: object) -> None:
     stop_tools()
+    remove_unfinished()
     os._exit(1)
 
 

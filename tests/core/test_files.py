@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from models.base import FileRef, Roots
 from tasks.core.files import digest_file, digest_pixels, is_current, ref, safe_name, write_json, writing
 from tasks.core.fitsio import write_fits
+
+REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -29,6 +33,27 @@ def test_a_failed_writer_leaves_the_old_file_and_no_other(tmp_path):
         raise RuntimeError("the disk is full")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["product.txt"]
+
+
+def test_a_process_that_ends_in_the_middle_of_writing_takes_its_unfinished_file_along(tmp_path):
+    program = """
+import pathlib, sys, threading, time
+from tasks.core.files import writing
+begun = threading.Event()
+def write():
+    with writing(pathlib.Path(sys.argv[1])) as temporary:
+        temporary.write_text("half")
+        print(temporary.name, temporary.exists())
+        begun.set()
+        time.sleep(60)
+threading.Thread(target=write, daemon=True).start()
+begun.wait()
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "new.json"], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.endswith(".tmp True\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
