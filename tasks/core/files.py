@@ -157,8 +157,10 @@ def _sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (indented, key order kept, UTF-8), whole or not at all. NaN is refused."""
-    with writing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        # Not as one text: of a year of frames, its pieces take ten times what the file does.
+        json.dump(value, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
 
 
 def safe_name(text: str, limit: int = 100) -> str:
