@@ -55,9 +55,13 @@ def prepare(settings: Settings) -> str:
         "PREFECT_LOGGING_LEVEL": "INFO",
         "MPLCONFIGDIR": str(roots.data / ".cache" / "matplotlib"),
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        # No page that a browser shows may speak to the embedded server: its interface is not looked at.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     if settings.dask_scheduler is not None:
         os.environ["OHP_DASK_SCHEDULER"] = settings.dask_scheduler  # a flow's runner is made when it is imported
     if "PREFECT_API_URL" in os.environ:

@@ -15,6 +15,7 @@ from models.release import Release, ReleaseFigure
 from models.target import Target
 from models.telescope import Telescope
 from tasks.core.files import write_json, writing
+from tasks.core.markdown import markdown_text
 from tasks.report.release import NONE, gather_release
 from tasks.report.reports import gathered_report
 
@@ -27,8 +28,8 @@ _TABLES = ("filters", "targets", "stacks", "quality")
 
 
 def _cell(text: object) -> str:
-    """Text for a cell of a Markdown table: one line, no column of its own, never blank."""
-    return " ".join(str(text).replace("|", "\\|").split()) or NONE
+    """Text for a cell of a Markdown table: shown as it reads, never blank."""
+    return markdown_text(text) or NONE
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -1,0 +1,103 @@
+"""Many people ask for stacks at once, through Prefect's API: one server, one worker, one machine."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bench.processes import memory_of
+from models.base import Roots
+from tasks.core.files import digest_file
+from tests.load.figures import Figures, growth
+from tests.server.installation import FINAL, Installation
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.load, pytest.mark.tools]
+
+_GROUPS = ("M67", "M51")
+_A_RUN_S = 90.0
+"""Longest time a request may take on average; on an idle machine about 10 s, most of it imports."""
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation over a small campaign of two groups, reduced and stacked."""
+    from models.simulation import SimulationOptions
+    from tasks.simulation import simulate_campaign
+
+    root = tmp_path_factory.mktemp("busy")
+    roots = Roots(data=root, raw=root / "raw")
+    options = SimulationOptions(
+        seed=11, years=(2023,), fields=_GROUPS, filters=("g", "r"), frames=2, biases=3, flats=3, oddities=False
+    )
+    simulate_campaign(roots, options, workers=2)
+    made = Installation(roots)
+    try:
+        made.start()
+        for arguments in (("flows.reduce_year", "2023"), ("flows.stack_target", *_GROUPS)):
+            done = made.run(*arguments, timeout=900)
+            assert done.returncode == 0, done.stdout + done.stderr
+        yield made
+    finally:
+        made.stop()
+
+
+def products(roots: Roots) -> dict[str, str]:
+    """Digest of every stack."""
+    return {path.name: digest_file(path) for path in sorted((roots.data / "stacks").rglob("*.fits"))}
+
+
+def states(installation: Installation, runs: list[str]) -> Counter[str]:
+    """How many of the runs are in each state."""
+    found: Counter[str] = Counter()
+    for start in range(0, len(runs), 100):
+        body = {"flow_runs": {"id": {"any_": runs[start : start + 100]}}, "limit": 200}
+        found.update(run["state"]["type"] for run in installation.post("/flow_runs/filter", body))
+    return found
+
+
+def test_requests_at_once_are_all_done_in_turn(busy, request, figures: Figures):
+    """None is lost, none is cancelled, none fails; what was made is what one request makes."""
+    number: int = request.config.getoption("--requests")
+    before, made = products(busy.roots), len(busy.made())
+    started = time.monotonic()
+    with ThreadPoolExecutor(20) as many:
+        runs = list(many.map(lambda n: busy.begin("stack-target", group=_GROUPS[n % len(_GROUPS)]), range(number)))
+    asked = time.monotonic() - started
+    assert len(set(runs)) == number
+
+    pids = {name: busy.holder(name) for name in ("server", "worker")}
+    memory: dict[str, list[tuple[float, float]]] = {name: [] for name in pids}
+    deadline = time.monotonic() + _A_RUN_S * number
+    while True:
+        now = states(busy, runs)
+        done = sum(now[state] for state in FINAL)
+        for name, pid in pids.items():
+            memory[name].append((float(done), memory_of(pid)))
+        if done == number or time.monotonic() > deadline:
+            break
+        time.sleep(3.0)
+    seconds = time.monotonic() - started
+
+    logs = "".join(path.read_text(errors="replace") for path in busy.roots.logs.glob("prefect-*.log"))
+    locked = logs.count("database is locked")
+    title = f"{number} stack requests at once"
+    figures.add(title, "accepted within", asked, "s")
+    figures.add(title, "completed", now["COMPLETED"], f"of {number}")
+    figures.add(title, "lost, cancelled, failed", number - now["COMPLETED"], "", goal=0)
+    figures.add(title, "from the first to the last", seconds, "s", detail=f"{seconds / number:.1f} s each")
+    figures.add(title, "'database is locked' in the logs", locked, "", goal=0)
+    for name, samples in memory.items():
+        most = max(value for _, value in samples)
+        grown = growth(samples, number)
+        figures.add(title, f"memory of the {name}, highest", most, "MB", detail=f"{grown:+.1f} MB per 100 requests")
+
+    assert now == Counter({"COMPLETED": number}), f"{now}{busy.logs()}"
+    assert products(busy.roots) == before
+    assert len(busy.made()) == made, "what was on record was made again"
+    assert locked == 0
+    assert growth(memory["server"], number) < 20.0, memory["server"]
+    assert growth(memory["worker"], number) < 20.0, memory["worker"]
