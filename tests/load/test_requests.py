@@ -22,6 +22,10 @@ _A_RUN_S = 90.0
 """Longest time a request may take on average; on an idle machine about 10 s, most of it imports."""
 
 
+_FLAT = 20.0
+"""MB that server or worker may grow by in 100 runs."""
+
+
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """An installation over a small campaign of two groups, reduced and stacked."""
@@ -99,5 +103,6 @@ def test_requests_at_once_are_all_done_in_turn(busy, request, figures: Figures):
     assert products(busy.roots) == before
     assert len(busy.made()) == made, "what was on record was made again"
     assert locked == 0
-    assert growth(memory["server"], number) < 20.0, memory["server"]
-    assert growth(memory["worker"], number) < 20.0, memory["worker"]
+    if number >= 100:  # what it takes to warm up is none
+        for name, samples in memory.items():
+            assert growth(samples, number) < _FLAT, (name, samples)

@@ -1,4 +1,4 @@
-"""A year of 3000 frames, its stages trivial: nothing lost, nothing grows; Prefect's history in SQLite and PostgreSQL."""
+"""A year of 3000 frames, its stages trivial: nothing lost, nothing grows; the history in SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
