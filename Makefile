@@ -40,9 +40,10 @@ deploy: setup  ## register the deployments, or bring them up to date
 
 check: lint test  ## what CI runs
 
-lint: setup  ## formatting, rules, types, import contracts
+lint: setup  ## formatting, rules (of security, too), types, import contracts
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
+	@.venv/bin/bandit --quiet --configfile pyproject.toml --recursive bench deployments flows models scripts tasks
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 

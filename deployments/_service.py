@@ -119,7 +119,7 @@ def _headers() -> dict[str, str]:
 
 def _get(url: str) -> Any:
     request = urllib.request.Request(url, headers=_headers())  # noqa: S310 (the address of our own server)
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 (the same)
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 (the same)  # nosec B310
         return json.loads(answer.read())
 
 
@@ -175,7 +175,7 @@ def _become(roots: Roots, name: str, arguments: list[str], environment: dict[str
     os.pwrite(file, str(os.getpid()).encode(), 0)
     os.set_inheritable(file, True)
     os.chdir(_CHECKOUT)
-    os.execve(sys.executable, [sys.executable, "-m", "prefect", *arguments], environment)  # noqa: S606 (no shell)
+    os.execve(sys.executable, [sys.executable, "-m", "prefect", *arguments], environment)  # noqa: S606 (no shell)  # nosec B606
 
 
 def _in_background(
@@ -287,7 +287,7 @@ def _post(options: Options, path: str, body: dict[str, Any], method: str = "POST
     request = urllib.request.Request(  # noqa: S310 (our own server)
         f"{_api(options)}{path}", json.dumps(body).encode(), _headers(), method=method
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # nosec B310
         content = answer.read()
     return json.loads(content) if content else None
 

@@ -68,7 +68,7 @@ def prepare(settings: Settings) -> str:
         return f"Prefect server {os.environ['PREFECT_API_URL']}"
     url = f"http://127.0.0.1:{os.environ.get('PREFECT_SERVER_API_PORT', '4200')}/api"
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=0.3) as answer:  # noqa: S310 (http on loopback)
+        with urllib.request.urlopen(f"{url}/health", timeout=0.3) as answer:  # noqa: S310 (http on loopback)  # nosec B310
             answer.read()
     except (urllib.error.URLError, OSError):
         first = not (roots.data / ".prefect" / "prefect.db").exists()

@@ -19,8 +19,8 @@ from models.base import Roots
 from models.run import RunContext
 from tasks.core.files import sweep
 from tasks.core.ledger import read_made, size, told
-from tasks.core.markdown import markdown_text
 from tasks.core.records import recording
+from tasks.core.shown import in_markdown
 
 __all__ = ["a_run"]
 
@@ -104,7 +104,7 @@ def _say_what_ran(run: RunContext, title: str, before: int) -> None:
         return
     entries = read_made(run.roots, before, str(context.flow_run.id))
     rows = [
-        f"| {entry.stage} | {markdown_text(entry.what)} | {entry.outcome} | {entry.seconds:.2f} |"
+        f"| {entry.stage} | {in_markdown(entry.what)} | {entry.outcome} | {entry.seconds:.2f} |"
         for entry in entries[:500]
     ]
     more = [f"\nand {len(entries) - 500} more, in logs/made.jsonl"] if len(entries) > 500 else []
@@ -112,6 +112,6 @@ def _say_what_ran(run: RunContext, title: str, before: int) -> None:
     if rows:
         text += ["| stage | what | outcome | s |", "|---|---|---|---|", *rows, *more]
     create_markdown_artifact(
-        "\n".join(text), key=artifact_key(f"ran-{title}"), description=f"{markdown_text(title)}: what ran"
+        "\n".join(text), key=artifact_key(f"ran-{title}"), description=f"{in_markdown(title)}: what ran"
     )
     _log.info("what ran: %s", told(entries))
