@@ -75,6 +75,8 @@ def refuse_entities(content: bytes) -> None:
     except SAXParseException as error:
         line, text = error.getLineNumber(), error.getMessage()
         raise MalformedAnswerError(f"the XML is cut or not well formed (line {line}: {text})") from error
+    except (LookupError, ValueError) as error:  # of Python's, which expat asks
+        raise MalformedAnswerError(f"the XML names an encoding that there is not: {error}") from error
 
 
 def _infos(resources: Iterable[Any]) -> Iterator[Any]:

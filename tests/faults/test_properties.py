@@ -302,6 +302,8 @@ def votables() -> tuple[bytes, ...]:
         mutated(tuple(gzip.compress(content, mtime=0) for content in votables())),
     )
 )
+@example(b'<?xml version="1.0" encoding="t"?>')
+@example(b'<?xml version="1.0" encoding="idna"?><a>\xff</a>')
 def test_a_votable_is_a_table_or_an_answer_that_is_none(content):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
