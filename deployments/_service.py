@@ -26,6 +26,7 @@ from flows._cli import Command, say
 from models.base import Roots
 from models.settings import Settings
 from tasks.core.errors import UserError
+from tasks.core.home import prefect_home
 
 __all__ = ["POOL", "deploy", "start_server", "start_worker", "status", "stop"]
 
@@ -89,7 +90,7 @@ def _surroundings(settings: Settings, options: Options) -> dict[str, str]:
     """
     roots = settings.roots
     environment = dict(os.environ)
-    for name, value in (_DEFAULTS | {"PREFECT_HOME": str(roots.data / ".prefect")}).items():
+    for name, value in (_DEFAULTS | {"PREFECT_HOME": str(prefect_home(roots))}).items():
         environment.setdefault(name, value)
     own = f"http://127.0.0.1:{_port(options)},http://localhost:{_port(options)}"
     # Prefect lets the scripts of any web page that somebody on this machine looks at start runs.
@@ -145,7 +146,7 @@ def _home_of_server(options: Options) -> str | None:
 
 
 def _state(roots: Roots, name: str) -> Path:
-    folder = roots.data / ".prefect"
+    folder = prefect_home(roots)
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{name}.lock"
 

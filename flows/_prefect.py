@@ -24,6 +24,7 @@ from uuid import UUID
 from flows._cli import Command, say
 from models.settings import Settings
 from tasks.core.files import remove_unfinished
+from tasks.core.home import claim_home, prefect_home
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -49,7 +50,7 @@ def prepare(settings: Settings) -> str:
     """
     roots = settings.roots
     defaults = {
-        "PREFECT_HOME": str(roots.data / ".prefect"),
+        "PREFECT_HOME": str(prefect_home(roots)),
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(roots.data / ".cache" / "results"),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_LEVEL": "INFO",
@@ -71,7 +72,7 @@ def prepare(settings: Settings) -> str:
         with urllib.request.urlopen(f"{url}/health", timeout=0.3) as answer:  # noqa: S310 (http on loopback)  # nosec B310
             answer.read()
     except (urllib.error.URLError, OSError):
-        first = not (roots.data / ".prefect" / "prefect.db").exists()
+        first = not (prefect_home(roots) / "prefect.db").exists()
         return "starting Prefect's embedded server" + (
             " (20-30 s the first time)" if first else " (about 10 s; `prefect server start` beside it saves them)"
         )
@@ -83,6 +84,8 @@ def begin(command: Command) -> None:
     """Say at once what is going to happen, check the folders, point Prefect at them; then the imports may take time."""
     roots = command.settings.roots
     check_roots(command, writes=not command.args.dry_run)
+    if not command.args.dry_run:
+        claim_home(roots)
     say(f"{command.module} on {command.telescope.name}, products under {roots.data}; {prepare(command.settings)}")
 
 
