@@ -104,7 +104,7 @@ def test_two_people_stack_different_groups(finished, tmp_path, figures: Figures,
     before = products(roots)
     assert len(before) >= 12
     people = [
-        begin(roots, group, uid, tmp_path / f"home{number}", *"--refresh combine --refresh align-group".split())
+        begin(roots, group, uid, tmp_path / f"home{number}", "--refresh", "combine", "--refresh", "align-group")
         for number, (group, uid) in enumerate(zip(_GROUPS, accounts, strict=True))
     ]
     said = [person.communicate(timeout=1500)[0] for person in people]
