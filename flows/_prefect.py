@@ -24,6 +24,7 @@ from uuid import UUID
 from flows._cli import Command, say
 from models.settings import Settings
 from tasks.core.files import remove_unfinished
+from tasks.core.home import claim_home, prefect_home
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -49,25 +50,29 @@ def prepare(settings: Settings) -> str:
     """
     roots = settings.roots
     defaults = {
-        "PREFECT_HOME": str(roots.data / ".prefect"),
+        "PREFECT_HOME": str(prefect_home(roots)),
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(roots.data / ".cache" / "results"),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_LEVEL": "INFO",
         "MPLCONFIGDIR": str(roots.data / ".cache" / "matplotlib"),
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        # No page that a browser shows may speak to the embedded server: its interface is not looked at.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     if settings.dask_scheduler is not None:
         os.environ["OHP_DASK_SCHEDULER"] = settings.dask_scheduler  # a flow's runner is made when it is imported
     if "PREFECT_API_URL" in os.environ:
         return f"Prefect server {os.environ['PREFECT_API_URL']}"
     url = f"http://127.0.0.1:{os.environ.get('PREFECT_SERVER_API_PORT', '4200')}/api"
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=0.3) as answer:  # noqa: S310 (http on loopback)
+        with urllib.request.urlopen(f"{url}/health", timeout=0.3) as answer:  # noqa: S310 (http on loopback)  # nosec B310
             answer.read()
     except (urllib.error.URLError, OSError):
-        first = not (roots.data / ".prefect" / "prefect.db").exists()
+        first = not (prefect_home(roots) / "prefect.db").exists()
         return "starting Prefect's embedded server" + (
             " (20-30 s the first time)" if first else " (about 10 s; `prefect server start` beside it saves them)"
         )
@@ -79,6 +84,8 @@ def begin(command: Command) -> None:
     """Say at once what is going to happen, check the folders, point Prefect at them; then the imports may take time."""
     roots = command.settings.roots
     check_roots(command, writes=not command.args.dry_run)
+    if not command.args.dry_run:
+        claim_home(roots)
     say(f"{command.module} on {command.telescope.name}, products under {roots.data}; {prepare(command.settings)}")
 
 

@@ -124,7 +124,10 @@ def sweep(roots: Roots) -> list[Path]:
     ours = [
         folder
         for folder in roots.data.iterdir()
-        if folder.is_dir() and folder.name not in ("raw", ".prefect") and folder.resolve() != roots.raw.resolve()
+        if folder.is_dir()
+        and folder.name != "raw"
+        and not folder.name.startswith(".prefect")
+        and folder.resolve() != roots.raw.resolve()
     ]
     for path in (path for folder in ours for path in folder.rglob(".*.tmp")):
         match = _LEFTOVER.match(path.name)
@@ -199,6 +202,16 @@ class _Memo:
         self._connection().execute("replace into memo values(?,?,?)", (key, signature, digest))
 
 
+def _database(folder: Path) -> Path:
+    """The memo's file: one for all accounts that may write it, as the umask says; else one of this account's own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = folder / "digests.sqlite"
+    with suppress(OSError):  # SQLite itself would let nobody else write it
+        os.close(os.open(shared, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        return shared
+    return folder / f"digests-{os.geteuid()}.sqlite"
+
+
 _memos: dict[Path, _Memo] = {}
 _memos_lock = threading.Lock()
 
@@ -206,7 +219,7 @@ _memos_lock = threading.Lock()
 def _memo(roots: Roots) -> _Memo:
     with _memos_lock:
         if roots.data not in _memos:
-            _memos[roots.data] = _Memo(roots.data / ".cache" / "digests.sqlite")
+            _memos[roots.data] = _Memo(_database(roots.data / ".cache"))
         return _memos[roots.data]
 
 
