@@ -89,6 +89,31 @@ def states(installation: Installation, runs: list[str]) -> Counter[str]:
     return found
 
 
+def test_a_burst_of_requests_is_accepted(tmp_path, request, figures: Figures):
+    """No worker, no data: what the server makes of so many at once."""
+    number: int = request.config.getoption("--requests")
+    root = tmp_path / "burst"
+    root.mkdir()
+    made = Installation(Roots(data=root, raw=root / "raw"))
+    try:
+        made.deployments("server", "--background")
+        made.deployments("deploy")
+        identity, pid, started = made.deployment("stack-target")["id"], made.holder("server"), time.monotonic()
+        with ThreadPoolExecutor(number) as many:
+            answers = list(many.map(lambda n: asked_for(made, identity, n), range(number)))
+        asked = time.monotonic() - started
+        assert states(made, [run for run, _ in answers]) == Counter({"SCHEDULED": number})
+        words = made.roots.logs.joinpath("prefect-server.log").read_text(errors="replace")
+        title = f"{number} requests at once"
+        put_off = sum(times for _, times in answers)
+        figures.add(title, "not accepted", number - len({run for run, _ in answers}), "", goal=0)
+        figures.add(title, "accepted within", asked, "s", detail=f"{put_off} times put off (503) and asked again")
+        figures.add(title, "'database is locked' in the server's log", words.count("database is locked"), "")
+        figures.add(title, "memory of the server after them", memory_of(pid), "MB")
+    finally:
+        made.stop()
+
+
 def test_requests_at_once_are_all_done_in_turn(busy, request, figures: Figures):
     """None is lost, none is cancelled, none fails; what was made is what one request makes."""
     number: int = request.config.getoption("--requests")
