@@ -28,7 +28,7 @@ from models.run import STAGES
 from models.settings import Settings
 from models.target import TargetError, find_target, load_targets
 from models.telescope import Telescope, TelescopeError, load_telescope
-from tasks.core.errors import UserError
+from tasks.core.errors import UserError, machine_trouble
 
 __all__ = ["ALL_SECTIONS", "REDUCE_SECTIONS", "STACK_SECTIONS", "Command", "say"]
 
@@ -230,6 +230,8 @@ class Command:
                 STATUS_USAGE, f"not permitted: {error.filename or error}; check who owns it, or give another --root"
             )
         except Exception as error:  # the last resort: the person gets a line, the log gets the traceback
+            if trouble := machine_trouble(error):
+                return self._fail(STATUS_FAILED, f"{trouble[0]}; {trouble[1]}")
             settings = getattr(self, "settings", None)
             log = _keep(settings.roots.logs if settings else None)
             return self._fail(STATUS_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], log)

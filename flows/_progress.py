@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tasks.core.cache import known
+from tasks.core.errors import StageError
 from tasks.core.records import NOTHING
 
 __all__ = ["Begun", "RunProgress", "artifact_key"]
@@ -130,7 +131,10 @@ class RunProgress:
         results: list[Any] = []
         futures: dict[PrefectFuture[Any], int] = {}
         for call in calls:
-            results.append(known(work, *call))
+            try:
+                results.append(known(work, *call))
+            except StageError as error:  # a tool that is not there, or does not tell its version
+                results.append(error)
             if results[-1] is NOTHING:
                 futures[(submit or work.submit)(*_as_it_is(call, submit is not None))] = len(results) - 1
         return Begun(results, futures, started)
