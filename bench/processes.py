@@ -42,19 +42,24 @@ def _stat(pid: str) -> list[str] | None:
         return None
 
 
-def cpu_of_tree(pid: int) -> float:
-    """Processor seconds of a process, of all that descend from it now, and of those they have waited for."""
+def _tree(pid: int) -> dict[int, list[str]]:
+    """The fields of /proc/PID/stat from the third on of a process and of all that descend from it now."""
     stats = {int(name): stat for name in os.listdir("/proc") if name.isdigit() and (stat := _stat(name)) is not None}
     children: dict[int, list[int]] = {}
     for child, stat in stats.items():
         children.setdefault(int(stat[1]), []).append(child)
-    total, waiting = 0.0, [pid]
+    found, waiting = {}, [pid]
     while waiting:
         each = waiting.pop()
         waiting += children.get(each, [])
         if each in stats:
-            total += sum(int(ticks) for ticks in stats[each][11:15]) / _TICK
-    return total
+            found[each] = stats[each]
+    return found
+
+
+def cpu_of_tree(pid: int) -> float:
+    """Processor seconds of a process, of all that descend from it now, and of those they have waited for."""
+    return sum(int(ticks) for stat in _tree(pid).values() for ticks in stat[11:15]) / _TICK
 
 
 def memory_of(pid: int) -> float:
@@ -63,6 +68,18 @@ def memory_of(pid: int) -> float:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / 1e6
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
+
+
+def memory_of_tree(pid: int) -> float:
+    """Memory of a process and of all that descend from it now, MB; pages they share count once (Pss of proc(5))."""
+    total = 0
+    for each in _tree(pid):
+        try:
+            rollup = Path(f"/proc/{each}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone, or in the middle of exec
+            continue
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return total * 1024 / 1e6
 
 
 @dataclass

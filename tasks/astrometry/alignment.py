@@ -21,8 +21,9 @@ from models.telescope import Telescope
 from tasks.astrometry.fitting import monomials
 from tasks.astrometry.headers import frame_geometry, head_cards, head_text, read_wcs, tpv_head
 from tasks.astrometry.joint import Pairs, fit_together
-from tasks.astrometry.matching import Match, Reference
-from tasks.astrometry.plate import Verification, match_radius, pair_error, verify
+from tasks.astrometry.judging import Candidate, Found, Sight, believable_rms, best_of, judge
+from tasks.astrometry.matching import Reference
+from tasks.astrometry.plate import match_radius, pair_error, verify
 from tasks.astrometry.relative import fit_to_common_stars
 from tasks.astrometry.scamp import ScampInput, run_scamp
 from tasks.astrometry.sources import Sources, gaia_reference, gaia_stars, load_sources
@@ -32,35 +33,7 @@ from tasks.core.tools import scratch
 
 __all__ = ["align_frames", "seasons"]
 
-_MAX_DET_FACTOR = 1.1
-_COARSE_PX = 0.4
 _MARGIN_DEG = 0.05
-_STRAY_SIGMA = 4.0
-_MUCH_BETTER = 0.8
-"""SCAMP's head, or a frame's own distortion, is taken only where it predicts the stars that much better than our fit of
-the season."""
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A head that may be used."""
-
-    text: str
-    wcs: WCS
-    rms: float
-    median_offset: float
-    n_matched: int
-    parameters: float
-    doubt: str
-
-    @property
-    def prediction(self) -> float:
-        """Expected rms for stars that were not fitted (Akaike's final prediction error), arcsec.
-
-        A frame's own fit has ten parameters an axis and looks better on the stars it was fitted to than it is.
-        """
-        n, p = self.n_matched, self.parameters
-        return self.rms * float(np.sqrt((n + p) / (n - p))) if n > p else float("inf")
 
 
 @dataclass(frozen=True)
@@ -86,14 +59,6 @@ class _Joint:
 
     wcs: WCS
     parameters: float
-
-
-@dataclass(frozen=True)
-class _Sight:
-    """A frame's sources and Gaia's stars at its own epoch."""
-
-    sources: Sources
-    stars: Reference
 
 
 def seasons(jyears: Sequence[float], gap_days: float) -> list[list[int]]:
@@ -155,7 +120,7 @@ def align_frames(
     notes_made: list[str] = []
     by_season: dict[int, AlignedFrame | Rejected] = {}
     for season in seasons([frame.record.raw.mid_exposure_jyear for frame in usable], settings.season_gap_days):
-        sights: dict[int, _Sight] = {}
+        sights: dict[int, Sight] = {}
         for i in season:
             try:
                 sights[i] = _look(usable[i], gaia, roots, telescope, settings)
@@ -184,15 +149,17 @@ def _unusable(record: FrameRecord) -> str:
     return "not calibrated"
 
 
-def _look(frame: _Frame, gaia: StoredCone, roots: Roots, telescope: Telescope, settings: ScampSettings) -> _Sight:
+def _look(frame: _Frame, gaia: StoredCone, roots: Roots, telescope: Telescope, settings: ScampSettings) -> Sight:
     jyear = frame.record.raw.mid_exposure_jyear
-    return _Sight(
+    return Sight(
         load_sources(frame.calibrated.solved.measured, roots, telescope),
         gaia_reference(gaia, frame.wcs, frame.shape, jyear, roots, settings.mag_faint),
+        frame.shape,
+        frame.calibrated.solved.solution,
     )
 
 
-def _jointly(members: Sequence[_Frame], sights: Sequence[_Sight], settings: ScampSettings) -> list[_Joint | None]:
+def _jointly(members: Sequence[_Frame], sights: Sequence[Sight], settings: ScampSettings) -> list[_Joint | None]:
     """Our own fit of a season's frames with one distortion for all of a shape; None for a frame with too few stars."""
     result: list[_Joint | None] = [None] * len(members)
     pairs = [_pairs(frame, sight, settings) for frame, sight in zip(members, sights, strict=True)]
@@ -209,7 +176,7 @@ def _jointly(members: Sequence[_Frame], sights: Sequence[_Sight], settings: Scam
     return result
 
 
-def _pairs(frame: _Frame, sight: _Sight, settings: ScampSettings) -> Pairs:
+def _pairs(frame: _Frame, sight: Sight, settings: ScampSettings) -> Pairs:
     """Sources and the Gaia stars they are by the plate solution."""
     scale = frame.calibrated.solved.solution.pixel_scale
     sources = sight.sources.take(sight.sources.snr > settings.snr_low)
@@ -297,111 +264,29 @@ def _scamp_input(frame: _Frame, joint: _Joint | None, roots: Roots) -> ScampInpu
 
 
 def _choose(
-    frame: _Frame, sight: _Sight, joint: _Joint | None, scamp_head: str | None, failure: str, n_season: int,
+    frame: _Frame, sight: Sight, joint: _Joint | None, scamp_head: str | None, failure: str, n_season: int,
     roots: Roots, settings: ScampSettings,
 ) -> AlignedFrame | Rejected:  # fmt: skip
     """The best of SCAMP's head, our fit of the season and the frame's plate solution, if any is good."""
-    scale = frame.calibrated.solved.solution.pixel_scale
 
-    def judged(wcs: WCS, parameters: float) -> _Candidate:
-        return _judge(tpv_head(wcs, frame.shape), frame, sight, parameters, scale, settings)
+    def judged(wcs: WCS, parameters: float) -> Candidate:
+        return judge(tpv_head(wcs, frame.shape), sight, parameters, settings)
 
     own = len(monomials(3)) if frame.wcs.sip is not None else len(monomials(1))
-    plate = judged(frame.wcs, own)
-    ours = judged(joint.wcs, joint.parameters) if joint else None
-    scamp: _Candidate | None = None
+    found = Found(judged(frame.wcs, own), judged(joint.wcs, joint.parameters) if joint else None)
     if scamp_head is None:
         without = "SCAMP wrote no head for it" if frame.record.psf else "it has no SExtractor catalogue for SCAMP"
-        reason = failure or without
+        found = replace(found, no_scamp=failure or without)
     else:
         shared = len(monomials(1)) + len(monomials(settings.degree, 2)) / n_season
-        scamp, reason = _judge_scamp(scamp_head, frame, sight, shared, settings)
-    sources: dict[Literal["scamp", "joint", "plate"], _Candidate | None] = {
-        "scamp": scamp, "joint": ours, "plate": plate
-    }  # fmt: skip
-    good = {source: each for source, each in sources.items() if each is not None and not each.doubt}
-    if not good:
-        return Rejected(file=frame.record.raw.label, reason=f"{reason}; plate solution: {plate.doubt}")
-    # Ours where it is about as good: SCAMP's answer for one frame changes with every other frame of the season.
-    if scamp is not None and "joint" in good and scamp.prediction > _MUCH_BETTER * good["joint"].prediction:
-        good.pop("scamp", None)
-    together = [each.prediction for source, each in good.items() if source != "plate"]
-    if together and "plate" in good and plate.prediction > _MUCH_BETTER * min(together):
-        del good["plate"]
-    best = min(good, key=lambda source: good[source].prediction)
-    if scamp is not None and best != "scamp":
-        reason = (
-            f"SCAMP's head is worse ({1000 * scamp.rms:.0f} mas) than "
-            f"{'our fit of the season' if best == 'joint' else 'the plate solution'} "
-            f"({1000 * good[best].rms:.0f} mas)"
-        )
-    return _aligned(frame, good[best], best, "" if best == "scamp" else reason, roots)
-
-
-def _judge_scamp(
-    text: str, frame: _Frame, sight: _Sight, parameters: float, settings: ScampSettings
-) -> tuple[_Candidate | None, str]:
-    """SCAMP's head if it can be trusted, or why not."""
-    scale = frame.calibrated.solved.solution.pixel_scale
-    try:
-        candidate = _judge(head_text(head_cards(text)), frame, sight, parameters, scale, settings)
-    except StageError as error:
-        return None, error.reason
-    return (None, f"SCAMP's head refused: {candidate.doubt}") if candidate.doubt else (candidate, "")
-
-
-def _judge(
-    text: str, frame: _Frame, sight: _Sight, parameters: float, scale: float, settings: ScampSettings
-) -> _Candidate:
-    """Look at Gaia at the frame's own epoch through a head; stars above ``snr_high`` count where there are enough."""
-    wcs = WCS(head_cards(text), naxis=2)
-    sources, stars = sight.sources, sight.stars
-    radius = match_radius(settings.crossid_arcsec, scale)
-    bright = sources.take(sources.snr > settings.snr_high)
-    found = verify(wcs, bright, stars, frame.shape, radius)
-    if len(found.match) < settings.min_matched:
-        found = verify(wcs, sources.take(sources.snr > settings.snr_low), stars, frame.shape, radius)
-    # Knots of a galaxy pair with Gaia stars in its arms, arcseconds off: they say nothing of the head.
-    found = replace(found, match=_without_strays(found.match))
-    return _Candidate(
-        text, wcs, found.match.rms, _median_offset(found), len(found.match), parameters,
-        _doubt(wcs, found, frame, scale, settings, stars.text),
-    )  # fmt: skip
-
-
-def _without_strays(match: Match) -> Match:
-    """Pairs within 4 standard deviations of the bulk (from the median: that of a Rayleigh distribution is 1.18)."""
-    if not len(match):
-        return match
-    return match.take(match.separation <= _STRAY_SIGMA * float(np.median(match.separation)) / 1.1774)
-
-
-def _median_offset(found: Verification) -> float:
-    if not len(found.match):
-        return float("nan")
-    return float(np.hypot(np.median(found.match.dx), np.median(found.match.dy)))
-
-
-def _doubt(wcs: WCS, found: Verification, frame: _Frame, scale: float, settings: ScampSettings, against: str) -> str:
-    """Why a head cannot be trusted; empty if it can."""
-    solution = frame.calibrated.solved.solution
-    limit = _limit(scale, settings)
-    n = len(found.match)
-    if n < settings.min_matched:
-        return f"{n} stars matched, {settings.min_matched} are needed"
-    if found.doubt:
-        return found.doubt
-    if found.match.rms > limit:
-        return f"rms {found.match.rms:.2f} arcsec against {against}, at most {limit:.2f}"
-    if (offset := _median_offset(found)) > limit / 2:
-        return f"shifted by {offset:.2f} arcsec against {against}"
-    _, _, found_scale, _, parity = frame_geometry(wcs, frame.shape)
-    if parity != solution.parity:
-        return "mirrored"
-    factor = (found_scale / solution.pixel_scale) ** 2
-    if not 1 / _MAX_DET_FACTOR < factor < _MAX_DET_FACTOR:
-        return f"pixels {factor:.2f} times as large as the plate solution's"
-    return ""
+        try:
+            found = replace(found, scamp=judge(head_text(head_cards(scamp_head)), sight, shared, settings))
+        except StageError as error:
+            found = replace(found, no_scamp=error.reason)
+    source, reason = best_of(found)
+    if source is None:
+        return Rejected(file=frame.record.raw.label, reason=reason)
+    return _aligned(frame, found.of(source), source, reason, roots)
 
 
 def _head_file(frame: _Frame, text: str, roots: Roots) -> FileRef:
@@ -413,7 +298,7 @@ def _head_file(frame: _Frame, text: str, roots: Roots) -> FileRef:
 
 
 def _aligned(
-    frame: _Frame, chosen: _Candidate, source: Literal["scamp", "joint", "plate", "common"], reason: str, roots: Roots
+    frame: _Frame, chosen: Candidate, source: Literal["scamp", "joint", "plate", "common"], reason: str, roots: Roots
 ) -> AlignedFrame:
     ra, dec, *_ = frame_geometry(chosen.wcs, frame.shape)
     return AlignedFrame(
@@ -468,11 +353,11 @@ def _by_common_stars(
         return _unchecked(frame, f"fewer than {settings.min_matched} stars in common with the other frames", roots)
     scale = frame.calibrated.solved.solution.pixel_scale
     parameters = float(len(monomials(wcs.sip.a.shape[0] - 1 if wcs.sip is not None else 1)))
-    sight = _Sight(seen, common)
-    fit = _judge(tpv_head(wcs, frame.shape), frame, sight, parameters, scale, settings)
+    sight = Sight(seen, common, frame.shape, frame.calibrated.solved.solution)
+    fit = judge(tpv_head(wcs, frame.shape), sight, parameters, settings)
     # The plate solution was not fitted to these stars: it looks as good on them as it is.
-    plate = _judge(tpv_head(frame.wcs, frame.shape), frame, sight, 0.0, scale, settings)
-    limit = _limit(scale, settings)
+    plate = judge(tpv_head(frame.wcs, frame.shape), sight, 0.0, settings)
+    limit = believable_rms(scale, settings)
     doubt = fit.doubt or (
         f"{fit.n_matched} stars do not bear a fit of {parameters:.0f} terms" if fit.prediction > limit else ""
     )
@@ -484,11 +369,6 @@ def _by_common_stars(
             reason=f"its stars are not where the other frames have them: {doubt}; plate solution: {plate.doubt}",
         )
     return _aligned(frame, plate, "plate", f"no Gaia cone; agrees with {common.text}", roots)
-
-
-def _limit(scale: float, settings: ScampSettings) -> float:
-    """Largest rms of a head that is believed, arcsec: coarse pixels cannot do better than a part of them."""
-    return max(settings.max_offset_arcsec, _COARSE_PX * scale)
 
 
 def _unchecked(frame: _Frame, why: str, roots: Roots) -> AlignedFrame:
