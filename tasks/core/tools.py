@@ -372,13 +372,21 @@ def run_tool(
             problem = f"exited normally but wrote only a part of {', '.join(cut)}"
     if problem is None:
         return text
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
+    last = _last_line(text)
     where = "run it again with its log kept"
     if log is not None:
         command = " ".join([executable, *arguments])
         said = f"$ {command}\n# after {time.monotonic() - started:.1f} s: {problem}\n{text}"
         where = _keep_log(log, said, [cwd / name for name in os.listdir(cwd) if name not in before])
-    raise ToolFailedError(label, f"{problem}: {last[:200]}", where, log if log is not None and log.is_file() else None)
+    raise ToolFailedError(label, f"{problem}: {last}", where, log if log is not None and log.is_file() else None)
+
+
+def _last_line(text: str) -> str:
+    """The last line with something on it, fit for a report."""
+    for line in reversed(text[-4096:].splitlines()):
+        if said := "".join(letter for letter in line if letter.isprintable()).strip():
+            return said[:200]
+    return "it printed nothing"
 
 
 def _attend(process: subprocess.Popen[bytes], reader: int, printed: _Printed, end: float) -> bool:
