@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import signal
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows._cli import Command, say
+from models.base import Roots
 from models.settings import Settings
-from tasks.core.files import remove_unfinished
+from tasks.core.files import has_locks, remove_unfinished
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -49,7 +51,7 @@ def prepare(settings: Settings) -> str:
     """
     roots = settings.roots
     defaults = {
-        "PREFECT_HOME": str(roots.data / ".prefect"),
+        "PREFECT_HOME": str(_home(roots)),
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(roots.data / ".cache" / "results"),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_LEVEL": "INFO",
@@ -73,6 +75,15 @@ def prepare(settings: Settings) -> str:
         )
     os.environ["PREFECT_API_URL"] = url
     return f"Prefect server {url}"
+
+
+def _home(roots: Roots) -> Path:
+    """Where Prefect keeps its state: with the products, but its database needs a file system that has locks."""
+    beside = roots.data / ".prefect"
+    if not roots.data.is_dir() or has_locks(roots.data):
+        return beside
+    name = hashlib.sha256(str(roots.data.resolve()).encode()).hexdigest()[:12]
+    return Path.home() / ".cache" / "ohp-prefect" / name
 
 
 def begin(command: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,8 @@ def run_solve_field(
         found = folder / "frame.wcs"
         if not found.is_file() and _NO_SOLUTION not in printed:
             last = printed.strip().splitlines()[-1] if printed.strip() else "it printed nothing"
-            raise ToolFailedError(
+            raise ToolFailedError.with_room(
+                shutil.disk_usage(folder).free,
                 "solve-field",
                 f"exited normally, but neither wrote a solution nor said that there is none: {last[:200]}",
                 "run it again; is it the astrometry.net that flows.doctor asks for?",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import fcntl
 import functools
 import hashlib
 import json
@@ -31,6 +32,7 @@ __all__ = [
     "annotation_keywords",
     "digest_file",
     "digest_pixels",
+    "has_locks",
     "is_current",
     "owner",
     "ref",
@@ -172,6 +174,16 @@ def _abandoned(path: Path, match: re.Match[str] | None) -> bool:
         return False
 
 
+def has_locks(folder: Path) -> bool:
+    """Whether files in a folder can be locked; SQLite would wait a minute for each lock where there are none."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in NO_LOCKS
+    return True
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -208,11 +220,14 @@ class _Memo:
         self._database = database
         self._local = threading.local()
         self._told = False
+        with suppress(OSError):  # SQLite then says why it cannot be opened
+            database.parent.mkdir(parents=True, exist_ok=True)
+        self._off = not has_locks(database.parent)
+        if self._off:
+            self._tell("no locks on this file system")
 
     def _connection(self) -> sqlite3.Connection:
         if getattr(self._local, "pid", None) != os.getpid():
-            with suppress(OSError):  # SQLite then says why it cannot be opened
-                self._database.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self._database, timeout=60, isolation_level=None)
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=off")
@@ -221,6 +236,8 @@ class _Memo:
         return self._local.connection  # type: ignore[no-any-return]
 
     def get(self, key: str, signature: str) -> str | None:
+        if self._off:
+            return None
         try:
             row = self._connection().execute("select signature, digest from memo where key=?", (key,)).fetchone()
         except sqlite3.Error as error:
@@ -229,22 +246,28 @@ class _Memo:
         return row[1] if row and row[0] == signature else None
 
     def put(self, key: str, signature: str, digest: str) -> None:
+        if self._off:
+            return
         try:
             self._connection().execute("replace into memo values(?,?,?)", (key, signature, digest))
         except sqlite3.Error as error:
             self._do_without(error)
 
     def _do_without(self, error: sqlite3.Error) -> None:
-        """Say it once a process; a database that is none any more is removed, and begun anew when it is next opened."""
+        """A database that is none any more is removed, and begun anew when it is next opened."""
         torn_database = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
         if torn_database:
             self._local.pid = None
             for suffix in ("", "-wal", "-shm"):
                 with suppress(OSError):
                     self._database.with_name(self._database.name + suffix).unlink()
+        self._tell(str(error))
+
+    def _tell(self, why: str) -> None:
+        """Say it once a process."""
         if not self._told:
             self._told = True
-            _log.warning("%s: %s; digests are taken from the files, which takes longer", self._database, error)
+            _log.warning("%s: %s; digests are taken from the files, which takes longer", self._database, why)
 
 
 _memos: dict[Path, _Memo] = {}

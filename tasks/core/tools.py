@@ -50,6 +50,8 @@ _POLL_S = 0.05
 _ENDING_S = 5.0
 _SHARE_OF_DISK = 4
 _LEAST_FILE = 64 << 20
+_LITTLE_ROOM = 16 << 20
+_MAKE_ROOM = "free some room on the disk, then run the same command again"
 _MARK = "OHP_TOOL_RUN"
 _PROBE_S = 60.0
 
@@ -86,8 +88,17 @@ class ToolFailedError(StageError):
         super().__init__(stage, reason, remedy)
         self.log = log
 
-    def __reduce__(self) -> tuple[type[ToolFailedError], tuple[str, str, str, Path | None]]:
-        return type(self), (self.stage, self.reason, self.remedy, self.log)
+    def __reduce__(self) -> tuple[type[ToolFailedError], tuple[str, str, str, Path | None], dict[str, object]]:
+        return type(self), (self.stage, self.reason, self.remedy, self.log), {"of_the_machine": self.of_the_machine}
+
+    @classmethod
+    def with_room(cls, free: int, stage: str, reason: str, remedy: str, log: Path | None = None) -> ToolFailedError:
+        """The failure of a tool that found so many bytes free: tools seldom say that it was the disk that is full."""
+        if free >= _LITTLE_ROOM:
+            return cls(stage, reason, remedy, log)
+        error = cls(stage, f"the disk is full ({free >> 20} MB left): {reason}", _MAKE_ROOM, log)
+        error.of_the_machine = True
+        return error
 
 
 class StoppedError(Exception):
@@ -372,13 +383,13 @@ def run_tool(
             problem = f"exited normally but wrote only a part of {', '.join(cut)}"
     if problem is None:
         return text
-    last = _last_line(text)
+    free, last = shutil.disk_usage(cwd).free, _last_line(text)
     where = "run it again with its log kept"
     if log is not None:
         command = " ".join([executable, *arguments])
         said = f"$ {command}\n# after {time.monotonic() - started:.1f} s: {problem}\n{text}"
         where = _keep_log(log, said, [cwd / name for name in os.listdir(cwd) if name not in before])
-    raise ToolFailedError(label, f"{problem}: {last}", where, log if log is not None and log.is_file() else None)
+    raise ToolFailedError.with_room(free, label, f"{problem}: {last}", where, log if log and log.is_file() else None)
 
 
 def _last_line(text: str) -> str:
