@@ -41,7 +41,7 @@ ALL_SECTIONS = tuple(dict.fromkeys(REDUCE_SECTIONS + STACK_SECTIONS))
 
 _EPILOG = """\
 exit status: 0 all asked for was made; 1 failed; 2 wrong usage or input; 75 made what could be made,
-catalogue queries pending (run the same command again later).
+catalogue queries pending or the machine refused, such as a full disk (run the same command again later).
 settings: command line, then OHP_... variables, then DATA_ROOT/pipeline.toml, then the defaults shown."""
 
 

@@ -67,7 +67,12 @@ class Place:
     def start(self, *arguments: str, prefix: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
         """One of our commands as a shell starts it, beside a running server."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("OHP_", "PREFECT_"))}
-        ours = {"HOME": "/nonexistent", "OHP_CATALOG_MODE": "offline", "OHP_WORKERS": "2", "PREFECT_API_URL": self.api}
+        ours = {
+            "HOME": str(self.roots.data.parent),
+            "OHP_CATALOG_MODE": "offline",
+            "OHP_WORKERS": "2",
+            "PREFECT_API_URL": self.api,
+        }
         roots = ["--root", str(self.roots.data), "--raw-root", str(self.roots.raw)]
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", *arguments, *roots],
@@ -106,6 +111,10 @@ class Place:
         assert isinstance(rows, list)
         return rows
 
+    def unfinished_by_killed(self) -> list[str]:
+        """Torn files under their own names, which not even a killed run may leave."""
+        return half_written(self.site)
+
     def unfinished(self) -> list[str]:
         """Torn files, temporary ones, working folders: there must be none."""
         data = self.roots.data
@@ -114,9 +123,9 @@ class Place:
         return half_written(self.site) + left + scratch
 
 
-def differences(ours: Place, undisturbed: Place) -> list[str]:
+def differences(ours: Place, undisturbed: Place, years: Sequence[str] = (f"{YEAR}",)) -> list[str]:
     """Products that are not what an undisturbed run makes, but for dates."""
-    mine, theirs = undated(ours.site), undated(undisturbed.site)
+    mine, theirs = undated(ours.site, years), undated(undisturbed.site, years)
     return sorted({name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -24,6 +25,7 @@ import pytest
 
 from models.base import Roots
 from tasks.core.ledger import read_made, size
+from tests.demo import REPO
 from tests.faults.place import YEAR, Place, differences, mounted, processes_with
 from tests.faults.standins import stand_ins
 from tests.flows.test_stopping import _workers
@@ -249,7 +251,7 @@ def _dead() -> int:
 
 
 @pytest.mark.slow
-def test_a_file_system_without_locks_and_links(api, campaign_root, undisturbed, tmp_path):
+def test_a_file_system_without_locks(api, campaign_root, undisturbed, tmp_path):
     """Two runs at once may do the same work twice there; what they make is the same."""
     place = Place.beside(campaign_root, tmp_path / "data", api)
     lockless = [sys.executable, "-m", "tests.faults.lockless"]
@@ -261,6 +263,13 @@ def test_a_file_system_without_locks_and_links(api, campaign_root, undisturbed, 
     place.complete(prefix=lockless)
     assert place.unfinished() == []
     assert differences(place, undisturbed) == []
+
+
+def test_nothing_of_ours_needs_hard_links():
+    """No file system without them is at hand to try it on."""
+    sources = [path for folder in ("models", "tasks", "flows", "deployments") for path in (REPO / folder).rglob("*.py")]
+    assert len(sources) > 100
+    assert [path.name for path in sources if re.search(r"os\.link\(|hardlink_to\(", path.read_text())] == []
 
 
 def _memory_group(worker: int) -> Callable[[], bool]:

@@ -73,12 +73,14 @@ def test_frames_whose_tools_misbehave(form, api, campaign_root, tmp_path):
     frames = len(place.report("frame_stats"))
     assert len(psfs) == frames - len(said), "the other frames went on to the end"
 
-    healed = place.complete()
+    status, healed = place.reduce()
+    assert status == 0, healed
     assert "Traceback" not in healed
     assert failures(place) == []
     assert place.unfinished() == []
-    assert len(place.report("psf_report")) == frames
+    assert len([row for row in place.report("psf_report") if row["fwhm_px"] is not None]) == frames
     if form == "all":
+        place.complete()
         other = Place.beside(source, tmp_path / "other", api)
         other.complete()
         assert differences(place, other) == []
