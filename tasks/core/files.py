@@ -73,7 +73,7 @@ def writing(path: Path, durable: bool = True) -> Iterator[Path]:
     path
         The file to be.
     durable
-        False: a power cut may lose the file (never tear it, on file systems that order a rename after the data).
+        False: a power cut may lose the file or leave it empty. Only for what tells by itself whether it is whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{_host()}.{os.getpid()}.{threading.get_ident()}.tmp")

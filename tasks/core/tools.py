@@ -52,7 +52,7 @@ _SHARE_OF_DISK = 4
 _LEAST_FILE = 64 << 20
 _LITTLE_ROOM = 16 << 20
 _MAKE_ROOM = "free some room on the disk, then run the same command again"
-_MARK = "OHP_TOOL_RUN"
+_MARK = "TOOL_RUN_OHP"
 _PROBE_S = 60.0
 
 

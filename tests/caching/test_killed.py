@@ -61,7 +61,7 @@ def half_written(site: Site) -> list[str]:
                     assert database.execute("pragma integrity_check").fetchone() == ("ok",)
             elif below.startswith(".cache/results/"):
                 json.loads(json.loads(path.read_text().splitlines()[0])["result"])
-        except (AssertionError, OSError, ValueError, Warning) as error:
+        except (AssertionError, OSError, ValueError, IndexError, Warning) as error:
             found.append(f"{below}: {error}")
     return found
 
