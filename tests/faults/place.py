@@ -105,8 +105,8 @@ class Place:
         return output + more
 
     def report(self, name: str) -> list[dict[str, Any]]:
-        """Rows of a report."""
-        (path,) = self.roots.data.rglob(f"{name}.json")
+        """Rows of a report, over all groups."""
+        path = min(self.roots.data.rglob(f"{name}.json"), key=lambda path: len(path.parts))
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         assert isinstance(rows, list)
         return rows
