@@ -6,7 +6,7 @@ AT := $(if $(ROOT),--root $(ROOT))
 
 # There are folders of these names: they must be phony.
 .PHONY: truth rehearsal
-.PHONY: help setup demo test test-long test-faults test-server check lint lock measured clean-demo server worker deploy bench
+.PHONY: help setup demo test test-long test-faults test-server test-load check lint lock audit measured clean-demo server worker deploy bench
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -24,7 +24,10 @@ test-long: setup-test  ## all tests, the long ones too
 	@$(PY) -m pytest
 
 test-faults: setup-test  ## 500 damaged inputs, tools that misbehave, full disks, `kill -9` (as root: all of it)
-	@$(PY) -m pytest tests/faults
+	@EXAMPLES_TIMES=20 $(PY) -m pytest tests/faults
+
+test-load: setup-test  ## 200 stack requests at once, two people on one data root, years of 3000 frames (an hour)
+	@$(PY) -m pytest -m load
 
 test-server: setup-test  ## deployments on a real server and worker, in a browser, on PostgreSQL and Dask
 	@$(PY) -m pytest -m server
@@ -40,9 +43,10 @@ deploy: setup  ## register the deployments, or bring them up to date
 
 check: lint test  ## what CI runs
 
-lint: setup  ## formatting, rules, types, import contracts
+lint: setup  ## formatting, rules (of security, too), types, import contracts
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
+	@.venv/bin/bandit --quiet --configfile pyproject.toml --recursive bench deployments flows models scripts tasks
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
@@ -63,6 +67,11 @@ lock: setup  ## resolve requirements*.in into requirements*.lock (needs uv)
 		--python-version 3.11 requirements.in --output-file requirements.lock
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
 		--python-version 3.11 --constraint requirements.lock requirements-cluster.in --output-file requirements-cluster.lock
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
+		--python-version 3.11 requirements-audit.in --output-file requirements-audit.lock
+
+audit:  ## ask PyPI's advisories about every package of the lock files (its data must be reachable)
+	@scripts/audit
 
 clean-demo:  ## remove the demo's products
 	rm -rf demo

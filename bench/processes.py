@@ -152,10 +152,10 @@ class Server:
 
 
 @contextmanager
-def server(root: Path, log: Path) -> Iterator[Server]:
-    """Prefect's server of a data root as `make server` starts it, on a port of its own."""
+def server(root: Path, log: Path, **more: str) -> Iterator[Server]:
+    """Prefect's server of a data root as `make server` starts it, on a port of its own; `more` is environment."""
     port = free_port()
-    environment = clean_environment(OHP_DATA_ROOT=str(root))
+    environment = clean_environment(OHP_DATA_ROOT=str(root), **more)
     run(["-m", "deployments", "server", "--port", str(port), "--background"], log, environment)
     try:
         pid = int((root / ".prefect" / "server.lock").read_text())

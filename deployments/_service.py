@@ -6,7 +6,9 @@ colleague) sees it, whatever became of the first one's parents, and a reboot lea
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import ipaddress
 import json
 import os
 import signal
@@ -23,6 +25,8 @@ from flows import STATUS_FAILED, STATUS_OK
 from flows._cli import Command, say
 from models.base import Roots
 from models.settings import Settings
+from tasks.core.errors import UserError
+from tasks.core.home import prefect_home
 
 __all__ = ["POOL", "deploy", "start_server", "start_worker", "status", "stop"]
 
@@ -44,6 +48,9 @@ _DEFAULTS = {
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_LEVEL": "INFO",
     "PREFECT_CLI_PROMPT": "false",
+    # Of many requests that wait for their turn, the next one begins soon after the one before (10 and 30 s else).
+    "PREFECT_WORKER_QUERY_SECONDS": "3",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
 }
 
 
@@ -82,8 +89,13 @@ def _surroundings(settings: Settings, options: Options) -> dict[str, str]:
     """
     roots = settings.roots
     environment = dict(os.environ)
-    for name, value in (_DEFAULTS | {"PREFECT_HOME": str(roots.data / ".prefect")}).items():
+    for name, value in (_DEFAULTS | {"PREFECT_HOME": str(prefect_home(roots))}).items():
         environment.setdefault(name, value)
+    own = f"http://127.0.0.1:{_port(options)},http://localhost:{_port(options)}"
+    # Prefect lets the scripts of any web page that somebody on this machine looks at start runs.
+    environment.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", own)
+    if password := _password():
+        environment.setdefault("PREFECT_API_AUTH_STRING", password)
     environment |= {
         "OHP_DATA_ROOT": str(roots.data),
         "PREFECT_API_URL": _api(options),
@@ -95,21 +107,45 @@ def _surroundings(settings: Settings, options: Options) -> dict[str, str]:
     return environment
 
 
+def _password() -> str | None:
+    """``USER:PASSWORD`` of the server's interface, if it asks for one."""
+    return os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+
+
+def _headers() -> dict[str, str]:
+    password = _password()
+    known = {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"} if password else {}
+    return known | {"Content-Type": "application/json"}
+
+
 def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (the address of our own server)
+    request = urllib.request.Request(url, headers=_headers())  # noqa: S310 (the address of our own server)
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 (the same)  # nosec B310
         return json.loads(answer.read())
 
 
 def _home_of_server(options: Options) -> str | None:
-    """PREFECT_HOME of the server that answers; None where none does."""
+    """PREFECT_HOME of the server that answers; None where none does.
+
+    Raises
+    ------
+    UserError
+        If it asks for another password.
+    """
     try:
         return str(_get(f"{_api(options)}/admin/settings")["home"])
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise UserError(
+                f"{_api(options)} asks for a password: set PREFECT_API_AUTH_STRING=USER:PASSWORD"
+            ) from error
+        return None
     except (urllib.error.URLError, OSError, ValueError, KeyError):
         return None
 
 
 def _state(roots: Roots, name: str) -> Path:
-    folder = roots.data / ".prefect"
+    folder = prefect_home(roots)
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{name}.lock"
 
@@ -140,7 +176,7 @@ def _become(roots: Roots, name: str, arguments: list[str], environment: dict[str
     os.pwrite(file, str(os.getpid()).encode(), 0)
     os.set_inheritable(file, True)
     os.chdir(_CHECKOUT)
-    os.execve(sys.executable, [sys.executable, "-m", "prefect", *arguments], environment)  # noqa: S606 (no shell)
+    os.execve(sys.executable, [sys.executable, "-m", "prefect", *arguments], environment)  # noqa: S606 (no shell)  # nosec B606
 
 
 def _in_background(
@@ -167,10 +203,22 @@ def _in_background(
     return STATUS_OK
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def start_server(command: Command, options: Options) -> int:
     """Prefect's server and interface for this data root."""
     roots = command.settings.roots
     environment = _surroundings(command.settings, options)
+    if not _is_loopback(options.host) and not _password():
+        say(
+            f"whoever reaches {options.host}:{_port(options)} can run commands on this machine as you; "
+            "set PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD (docs/security.md)"
+        )
     home = _home_of_server(options)
     if home is not None:
         if Path(home) == Path(environment["PREFECT_HOME"]):
@@ -238,9 +286,9 @@ def _polls(options: Options) -> bool:
 def _post(options: Options, path: str, body: dict[str, Any], method: str = "POST") -> Any:
     """Ask the server's API."""
     request = urllib.request.Request(  # noqa: S310 (our own server)
-        f"{_api(options)}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
+        f"{_api(options)}{path}", json.dumps(body).encode(), _headers(), method=method
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # nosec B310
         content = answer.read()
     return json.loads(content) if content else None
 

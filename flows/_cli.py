@@ -29,6 +29,7 @@ from models.settings import Settings
 from models.target import TargetError, find_target, load_targets
 from models.telescope import Telescope, TelescopeError, load_telescope
 from tasks.core.errors import UserError, machine_trouble
+from tasks.core.shown import at_terminal
 
 __all__ = ["ALL_SECTIONS", "REDUCE_SECTIONS", "STACK_SECTIONS", "Command", "say"]
 
@@ -53,7 +54,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def say(text: str = "") -> None:
     """Print a line for the person at the terminal, at once."""
-    print(text, flush=True)
+    print(at_terminal(text), flush=True)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from models.base import Roots
+from tasks.core.home import prefect_home
 
 __all__ = ["noted"]
 
@@ -29,7 +30,7 @@ _log = logging.getLogger("ohp.run")
 
 
 def _folder(roots: Roots) -> Path:
-    return roots.data / ".prefect" / "running"
+    return prefect_home(roots) / "running"
 
 
 @contextmanager

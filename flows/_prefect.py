@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import signal
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows._cli import Command, say
-from models.base import Roots
 from models.settings import Settings
-from tasks.core.files import has_locks, remove_unfinished
+from tasks.core.files import remove_unfinished
+from tasks.core.home import claim_home, prefect_home
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -51,25 +50,29 @@ def prepare(settings: Settings) -> str:
     """
     roots = settings.roots
     defaults = {
-        "PREFECT_HOME": str(_home(roots)),
+        "PREFECT_HOME": str(prefect_home(roots)),
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(roots.data / ".cache" / "results"),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_LEVEL": "INFO",
         "MPLCONFIGDIR": str(roots.data / ".cache" / "matplotlib"),
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        # No page that a browser shows may speak to the embedded server: its interface is not looked at.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     if settings.dask_scheduler is not None:
         os.environ["OHP_DASK_SCHEDULER"] = settings.dask_scheduler  # a flow's runner is made when it is imported
     if "PREFECT_API_URL" in os.environ:
         return f"Prefect server {os.environ['PREFECT_API_URL']}"
     url = f"http://127.0.0.1:{os.environ.get('PREFECT_SERVER_API_PORT', '4200')}/api"
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=0.3) as answer:  # noqa: S310 (http on loopback)
+        with urllib.request.urlopen(f"{url}/health", timeout=0.3) as answer:  # noqa: S310 (http on loopback)  # nosec B310
             answer.read()
     except (urllib.error.URLError, OSError):
-        first = not (roots.data / ".prefect" / "prefect.db").exists()
+        first = not (prefect_home(roots) / "prefect.db").exists()
         return "starting Prefect's embedded server" + (
             " (20-30 s the first time)" if first else " (about 10 s; `prefect server start` beside it saves them)"
         )
@@ -77,19 +80,12 @@ def prepare(settings: Settings) -> str:
     return f"Prefect server {url}"
 
 
-def _home(roots: Roots) -> Path:
-    """Where Prefect keeps its state: with the products, but its database needs a file system that has locks."""
-    beside = roots.data / ".prefect"
-    if not roots.data.is_dir() or has_locks(roots.data):
-        return beside
-    name = hashlib.sha256(str(roots.data.resolve()).encode()).hexdigest()[:12]
-    return Path.home() / ".cache" / "ohp-prefect" / name
-
-
 def begin(command: Command) -> None:
     """Say at once what is going to happen, check the folders, point Prefect at them; then the imports may take time."""
     roots = command.settings.roots
     check_roots(command, writes=not command.args.dry_run)
+    if not command.args.dry_run:
+        claim_home(roots)
     say(f"{command.module} on {command.telescope.name}, products under {roots.data}; {prepare(command.settings)}")
 
 
@@ -264,3 +260,26 @@ def _count(client: SyncPrefectClient, flow_run_id: UUID, states: list[str] | Non
     if states:
         body["task_runs"] = {"state": {"type": {"any_": states}}}
     return int(client._client.post("/task_runs/count", json=body).json())
+
+
+def task_threads() -> int:
+    """Threads of a flow's task runner: they wait for the processes, of which there is one a core."""
+    return len(os.sched_getaffinity(0)) + 2
+
+
+_MESSAGES = 2000
+_CATCH_UP_S = 10.0
+
+
+def let_the_server_catch_up() -> None:
+    """Wait, at most 10 s, while more than 2000 messages on task runs are still to be sent to Prefect's server.
+
+    A task run sends three, of some 10 kB each with what belongs to it, and Prefect's queue of them has no end. Where
+    a frame costs a second, nothing ever waits; where all it takes is on record, the server is slower than the flow.
+    """
+    from prefect.events.worker import EventsWorker
+
+    waiting = EventsWorker.instance()._queue
+    end = time.monotonic() + _CATCH_UP_S
+    while waiting.qsize() > _MESSAGES and time.monotonic() < end:
+        time.sleep(0.05)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 from uuid import UUID
@@ -19,15 +20,25 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from flows._prefect import let_the_server_catch_up, task_threads
 from tasks.core.cache import known
 from tasks.core.errors import StageError
 from tasks.core.records import NOTHING
 
-__all__ = ["Begun", "RunProgress", "artifact_key"]
+__all__ = ["Begun", "RunProgress", "Stage", "artifact_key"]
 
 _ARTIFACT_EVERY_S = 3.0
+_RELATIONS = 10_000
 
 
 def artifact_key(text: str) -> str:
@@ -50,6 +61,32 @@ def _as_it_is(call: Sequence[Any], on_threads: bool) -> Sequence[Any]:
     if on_threads or (context is not None and isinstance(context.task_runner, ThreadPoolTaskRunner)):
         return [quote(argument) for argument in call]
     return call
+
+
+@dataclass
+class Stage:
+    """How far a stage is; called after each piece, with a note if there is one."""
+
+    progress: Progress
+    bar: TaskID
+    total: int
+    done: int = 0
+    note: str = ""
+    recorded: int = 0
+    told: Callable[[], None] = lambda: None
+
+    def __call__(self, note: str = "") -> None:
+        self.done += 1
+        self.note = note or self.note
+        self.progress.update(self.bar, completed=self.done, note=self.note)
+        self.told()
+
+    def as_recorded(self) -> None:
+        """A piece that need not be made."""
+        self.total -= 1
+        self.recorded += 1
+        self.note = f"{self.recorded} more as recorded"
+        self.progress.update(self.bar, total=max(self.total, 1), note=self.note)
 
 
 class RunProgress:
@@ -100,25 +137,17 @@ class RunProgress:
             update_progress_artifact(self._artifact, percent, description=f"{self._title}: {what}")
 
     @contextmanager
-    def stage(self, name: str, total: int, note: str = "", since: float | None = None) -> Iterator[Any]:
-        """A stage of `total` pieces; yields a function to call after each, with a note if there is one."""
-        bar = self._bar.add_task(name, total=max(total, 1), note=note)
-        started, done = since or time.monotonic(), 0
-
-        def advance(note: str = "") -> None:
-            nonlocal done
-            done += 1
-            self._bar.advance(bar)
-            if note:
-                self._bar.update(bar, note=note)
-            self._tell(100.0 * done / max(total, 1), f"{name} {done}/{total}")
-
-        yield advance
-        if total == 0:
-            self._bar.update(bar, completed=1, note=note or "nothing to do")
+    def stage(self, name: str, total: int, since: float | None = None) -> Iterator[Stage]:
+        """A stage of `total` pieces; yields what is told of each."""
+        started = since or time.monotonic()
+        stage = Stage(self._bar, self._bar.add_task(name, total=max(total, 1), note=""), total)
+        stage.told = lambda: self._tell(100.0 * stage.done / max(stage.total, 1), f"{name} {stage.done}/{stage.total}")
+        yield stage
+        note = stage.note or ("" if stage.total else "nothing to do")
+        self._bar.update(stage.bar, completed=stage.total or 1, total=stage.total or 1, note=note)
         if not self._console.is_terminal:
-            said = f" ({note})" if note else ""
-            self._console.print(f"{name}: {done}{said} in {time.monotonic() - started:.1f} s", highlight=False)
+            said = f" ({stage.note})" if stage.note else ""
+            self._console.print(f"{name}: {stage.done}{said} in {time.monotonic() - started:.1f} s", highlight=False)
 
     def begin(
         self,
@@ -131,10 +160,7 @@ class RunProgress:
         results: list[Any] = []
         futures: dict[PrefectFuture[Any], int] = {}
         for call in calls:
-            try:
-                results.append(known(work, *call))
-            except StageError as error:  # a tool that is not there, or does not tell its version
-                results.append(error)
+            results.append(_known(work, call))
             if results[-1] is NOTHING:
                 futures[(submit or work.submit)(*_as_it_is(call, submit is not None))] = len(results) - 1
         return Begun(results, futures, started)
@@ -147,26 +173,81 @@ class RunProgress:
         list
             Results in the order of the calls, errors as exceptions among them.
         """
-        as_recorded = len(begun.results) - len(begun.futures)
-        note = f"{as_recorded} more as recorded" if as_recorded else ""
-        with self.stage(name, len(begun.futures), note, begun.started) as advance:
+        with self.stage(name, len(begun.results), begun.started) as stage:
+            for _ in range(len(begun.results) - len(begun.futures)):
+                stage.as_recorded()
             for future in as_completed(list(begun.futures)):
                 begun.results[begun.futures[future]] = future.result(raise_on_failure=False)
-                advance()
+                stage()
         return begun.results
 
     def must_end(self, name: str, begun: Begun) -> list[Any]:
         """The same where nothing can go on without each result: the first error is raised."""
-        results = self.end(name, begun)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return results
+        return _all_well(self.end(name, begun))
 
     def each(self, name: str, work: Task[..., Any], calls: Iterable[Sequence[Any]]) -> list[Any]:
-        """Begin, and wait for the end."""
-        return self.end(name, self.begin(work, calls))
+        """A task for each of its calls, a few at a time (`_in_flight`); results as `end` gives them.
+
+        What Prefect keeps of a task run that waits, and of its messages to the server, would grow with the number of
+        frames: 336 MB per 1000 frames were measured (docs/measured.md).
+        """
+        calls = list(calls)
+        results: list[Any] = []
+        under_way: dict[PrefectFuture[Any], int] = {}
+        ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
+        with self.stage(name, len(calls)) as stage:
+
+            def take() -> None:
+                future = ended.get()
+                results[under_way.pop(future)] = future.result(raise_on_failure=False)
+                stage()
+                _forget_relations()
+
+            for call in calls:
+                results.append(_known(work, call))
+                if results[-1] is not NOTHING:
+                    stage.as_recorded()
+                    continue
+                while len(under_way) >= _in_flight():
+                    take()
+                let_the_server_catch_up()
+                future = work.submit(*_as_it_is(call, on_threads=False))
+                under_way[future] = len(results) - 1
+                future.add_done_callback(ended.put)
+            while under_way:
+                take()
+        return results
 
     def must_each(self, name: str, work: Task[..., Any], calls: Iterable[Sequence[Any]]) -> list[Any]:
         """The same where nothing can go on without each result: the first error is raised."""
-        return self.must_end(name, self.begin(work, calls))
+        return _all_well(self.each(name, work, calls))
+
+
+def _known(work: Task[..., Any], call: Sequence[Any]) -> Any:
+    """As recorded; the error where nobody can tell: a tool is not there, or does not say its version."""
+    try:
+        return known(work, *call)
+    except StageError as error:
+        return error
+
+
+def _all_well(results: list[Any]) -> list[Any]:
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+def _forget_relations() -> None:
+    """Which task made what, by which Prefect draws lines between task runs: kept of the last few hundred only."""
+    context = FlowRunContext.get()
+    if context is not None and len(context.run_results) > _RELATIONS:
+        context.run_results.clear()
+
+
+def _in_flight() -> int:
+    """Task runs that are submitted at a time: enough that no thread, or worker of a cluster, waits for its next."""
+    context = FlowRunContext.get()
+    if context is not None and isinstance(context.task_runner, ThreadPoolTaskRunner):
+        return 2 * task_threads()
+    return 1024

@@ -20,6 +20,7 @@ from models.run import RunContext
 from tasks.core.files import sweep
 from tasks.core.ledger import read_made, size, told
 from tasks.core.records import recording
+from tasks.core.shown import in_markdown
 from tasks.core.tools import end_orphans
 
 __all__ = ["a_run"]
@@ -104,10 +105,15 @@ def _say_what_ran(run: RunContext, title: str, before: int) -> None:
     if context is None or context.flow_run is None:
         return
     entries = read_made(run.roots, before, str(context.flow_run.id))
-    rows = [f"| {entry.stage} | {entry.what} | {entry.outcome} | {entry.seconds:.2f} |" for entry in entries[:500]]
+    rows = [
+        f"| {entry.stage} | {in_markdown(entry.what)} | {entry.outcome} | {entry.seconds:.2f} |"
+        for entry in entries[:500]
+    ]
     more = [f"\nand {len(entries) - 500} more, in logs/made.jsonl"] if len(entries) > 500 else []
     text = [f"**What ran:** {told(entries)}. Everything else was as recorded.", ""]
     if rows:
         text += ["| stage | what | outcome | s |", "|---|---|---|---|", *rows, *more]
-    create_markdown_artifact("\n".join(text), key=artifact_key(f"ran-{title}"), description=f"{title}: what ran")
+    create_markdown_artifact(
+        "\n".join(text), key=artifact_key(f"ran-{title}"), description=f"{in_markdown(title)}: what ran"
+    )
     _log.info("what ran: %s", told(entries))

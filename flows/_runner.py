@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
-from flows._prefect import at_the_shell, drain
+from flows._prefect import at_the_shell, drain, task_threads
 from flows._summary import print_summary
 from models.run import RunSummary
 from models.settings import Settings
@@ -32,7 +32,7 @@ def task_runner() -> Any:  # Prefect's own annotations of runner and flow do not
     """
     address = os.environ.get("OHP_DASK_SCHEDULER")
     if not address:
-        return ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)) + 2)
+        return ThreadPoolTaskRunner(max_workers=task_threads())
     try:
         from prefect_dask import DaskTaskRunner
     except ModuleNotFoundError as error:

@@ -7,11 +7,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prefect.transactions import CommitMode, transaction
 
-from models.base import Roots
+from models.base import Record, Roots
 from models.frame import FrameFailure
 from models.run import RunContext
 from tasks.core.cache import NotOnRecordError, recall
@@ -96,4 +96,22 @@ class Way:
         if isinstance(result, FrameFailure):
             self.failures.append(result)
             return None
+        return _sharing(result, args)
+
+
+def _sharing(result: R, given: tuple[Any, ...]) -> R:
+    """The result with what it was made from as the objects themselves instead of equal ones.
+
+    A result comes from another process or from its record. Each stage's would hold all earlier ones once more: of a
+    year of frames, that was most of the flow's memory.
+    """
+    if not isinstance(result, Record):
         return result
+    models = [each for each in given if isinstance(each, Record)]
+    same = {
+        name: model
+        for name, value in result
+        for model in models
+        if type(value) is type(model) and value is not model and value == model
+    }
+    return result.model_copy(update=same) if same else result

@@ -24,6 +24,14 @@ against the simulator's truth by `make measured`. Made with {software}, on {core
 """
 
 
+def _other_sections(path: Path) -> str:
+    """What stands below the table under headings of its own: measured by other commands, and kept."""
+    if not path.exists():
+        return ""
+    _, heading, rest = path.read_text(encoding="utf-8").partition("\n## ")
+    return heading + rest
+
+
 def _measure(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
     from tasks.report import software_versions
     from tasks.truth import markdown_table, measure_campaign
@@ -33,7 +41,7 @@ def _measure(args: argparse.Namespace, settings: Settings, telescope: Telescope)
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     text = _HEAD.format(software=software, cores=len(os.sched_getaffinity(0))) + markdown_table(figures)
     if args.write is not None:
-        args.write.write_text(text, encoding="utf-8")
+        args.write.write_text(text + _other_sections(args.write), encoding="utf-8")
     say(text)
     return STATUS_FAILED if any(figure.reached is False for figure in figures) else STATUS_OK
 

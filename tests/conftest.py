@@ -69,6 +69,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--demo DIR`: read an existing demo instead of making one; `--caching DIR`: the same for tests/caching."""
     parser.addoption("--demo", metavar="DIR", help="root of an existing `make demo`, instead of making one")
     parser.addoption("--caching", metavar="DIR", help="where tests/caching keeps its campaign between sessions")
+    parser.addoption("--requests", type=int, default=200, help="tests/load: stack requests at once")
+    parser.addoption("--busy", metavar="DIR", help="tests/load: a data root that its requests had before")
+    parser.addoption("--year-frames", type=int, default=3000, help="tests/load: frames of the year")
 
 
 _DEMO_FILES = ("test_demo.py", "test_docs.py", "test_quickstart.py")

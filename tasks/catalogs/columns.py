@@ -233,7 +233,7 @@ def normalise(catalogue: str, table: Table) -> Table:
         if schema.sentinel is not None and not whole:
             # Positions and magnitudes never come near -999; MAST writes it for "not measured".
             values = np.where(values <= schema.sentinel + 0.5, np.nan, values)
-        out[name] = values
+        out[name] = values if whole else np.where(np.isinf(values), np.nan, values)
     out[schema.ra] = np.mod(out[schema.ra], 360.0)
     out = out[np.isfinite(out[schema.ra]) & (np.abs(out[schema.dec]) <= 90.0)]
     if schema.identifier is None:

@@ -234,4 +234,5 @@ def _pause(failure: BusyError, attempt: int) -> float:
     """How long to wait before asking the same service again, s."""
     if failure.retry_after_s is not None:
         return failure.retry_after_s
-    return float(min(_FIRST_PAUSE_S * 2.0**attempt, _LONGEST_PAUSE_S) * random.uniform(0.5, 1.5))  # noqa: S311
+    jitter = random.uniform(0.5, 1.5)  # noqa: S311 (nothing secret)  # nosec B311
+    return float(min(_FIRST_PAUSE_S * 2.0**attempt, _LONGEST_PAUSE_S) * jitter)

@@ -20,7 +20,7 @@ from tasks.catalogs.cones import bounding_cone, contains, separation, unit_vecto
 from tasks.catalogs.epoch import GAIA_EPOCH
 from tasks.catalogs.failures import MalformedAnswerError
 from tasks.catalogs.store import store_cone
-from tasks.catalogs.votable import refuse_entities
+from tasks.catalogs.votable import refuse_entities, unpack
 from tasks.core.errors import StageError, UserError
 from tasks.core.files import digest_file
 
@@ -28,6 +28,9 @@ __all__ = ["CatalogFile", "coverage", "farthest_row", "import_catalog", "read_ca
 
 _MIN_ROWS = 60
 """Fewer rows do not show where a file ends."""
+
+_MAX_BYTES = 512 << 20
+"""Largest file that is read, unpacked: a million rows of PS1 as text are 300 MB."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,26 @@ def _sniff(path: Path) -> str | None:
     return None
 
 
+def _check_size(path: Path) -> None:
+    """Refuse what would fill the memory: astropy's readers unpack and read without a limit."""
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    if packed:
+        size = 0
+        with gzip.open(path) as unpacked:
+            while size <= _MAX_BYTES and (piece := unpacked.read(1 << 20)):
+                size += len(piece)
+    if size > _MAX_BYTES:
+        raise UserError(f"{path} holds more than {_MAX_BYTES >> 20} MB; import it in parts, with --ra --dec --radius")
+
+
 def _read(path: Path) -> Table:
     try:
         kind = _sniff(path)
+        _check_size(path)
         if kind == "votable":
-            content = path.read_bytes()
-            refuse_entities(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+            refuse_entities(unpack(path.read_bytes(), _MAX_BYTES))
         with warnings.catch_warnings():
             # Other people's files have odd units and headers; what we use of them is checked below.
             warnings.simplefilter("ignore")

@@ -141,14 +141,14 @@ def adql(catalogue: Catalogue, cone: Cone, gaia_limit: float, max_rows: int) -> 
     # Numbers and our own column names only: nothing a stranger wrote gets into it.
     if catalogue == "gaia":
         return (
-            f"SELECT TOP {max_rows + 1} {', '.join(GAIA.columns)} FROM gaiadr3.gaia_source "  # noqa: S608
+            f"SELECT TOP {max_rows + 1} {', '.join(GAIA.columns)} FROM gaiadr3.gaia_source "  # noqa: S608  # nosec B608
             f"WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), {circle}) "
             f"AND phot_g_mean_mag <= {gaia_limit:g} ORDER BY source_id"
         )
     columns = ", ".join(f"{'s' if name == 'c_star' or '_sdss_' in name else 'g'}.{name}" for name in GSPC.columns)
     # By number: a column's name alone is ambiguous here, one with its table not allowed by ADQL 2.0.
     return (
-        f"SELECT TOP {max_rows + 1} {columns} FROM gaiadr3.gaia_source AS g "  # noqa: S608
+        f"SELECT TOP {max_rows + 1} {columns} FROM gaiadr3.gaia_source AS g "  # noqa: S608  # nosec B608
         "LEFT OUTER JOIN gaiadr3.synthetic_photometry_gspc AS s ON g.source_id = s.source_id "
         f"WHERE 1 = CONTAINS(POINT('ICRS', g.ra, g.dec), {circle}) "
         f"AND g.phot_g_mean_mag <= {gaia_limit:g} ORDER BY 1"

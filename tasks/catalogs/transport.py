@@ -20,6 +20,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from tasks.catalogs.failures import BusyError, MalformedAnswerError, RefusedError
+from tasks.catalogs.votable import declares_entities, unpack
 
 __all__ = ["GuardedAdapter", "TapTransport", "guarded_session", "plain_text"]
 
@@ -89,13 +90,17 @@ class GuardedAdapter(HTTPAdapter):
         BusyError
             Timeout, no connection, connection lost, 408, 425, 429, 5xx.
         MalformedAnswerError
-            Longer than `max_bytes`, or its compression is damaged.
+            Longer than `max_bytes` however packed, its compression is damaged, or its XML declares entities.
         RefusedError
             Any other 4xx, no valid certificate, or an address that is none.
         """
         patience = (min(self._silence_s, 30.0), self._silence_s)
         with self._turn(urlsplit(str(request.url)).netloc):
             response, body = self._exchange(request, patience, verify, cert, proxies)
+        # astroquery's and pyvo's own XML readers unpack and expand without a limit.
+        body = unpack(body, self._max_bytes)
+        if declares_entities(body):
+            raise MalformedAnswerError("the answer declares XML entities, which no service needs")
         response._content = body  # what `requests` itself would have set after reading
         response._content_consumed = True
         # pyvo reads from here, whatever has been read.

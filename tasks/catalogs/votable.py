@@ -9,14 +9,20 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
-from xml.sax import SAXParseException
-from xml.sax.handler import ContentHandler
+
+# An error and an empty handler: what parses is defusedxml.
+from xml.sax import SAXParseException  # nosec B406
+from xml.sax.handler import ContentHandler  # nosec B406
 
 from astropy.table import Table
 
 from tasks.catalogs.failures import AnswerError, BusyError, MalformedAnswerError, RefusedError, TruncatedAnswerError
 
-__all__ = ["parse_votable", "refuse_entities", "unpack"]
+__all__ = ["declares_entities", "parse_votable", "refuse_entities", "unpack"]
+
+_GZIP = b"\x1f\x8b"
+_OTHER_PACKINGS = (b"BZh", b"\xfd7zXZ\x00", b"PK\x03\x04")
+"""bzip2, xz, zip: astropy's readers unpack them by themselves, without a limit."""
 
 
 def unpack(content: bytes, limit: int) -> bytes:
@@ -25,9 +31,12 @@ def unpack(content: bytes, limit: int) -> bytes:
     Raises
     ------
     MalformedAnswerError
-        If the gzip stream is damaged, cut, or unpacks to more than `limit`.
+        If the gzip stream is damaged, cut, unpacks to more than `limit` or to something packed again; if the content is
+        packed in another way.
     """
-    if content[:2] != b"\x1f\x8b":
+    if content.startswith(_OTHER_PACKINGS):
+        raise MalformedAnswerError("the answer is packed in a way that no catalogue service uses")
+    if not content.startswith(_GZIP):
         return content
     try:
         with gzip.open(io.BytesIO(content)) as stream:
@@ -36,7 +45,14 @@ def unpack(content: bytes, limit: int) -> bytes:
         raise MalformedAnswerError(f"the gzipped answer is damaged: {error}") from error
     if len(plain) > limit:
         raise MalformedAnswerError(f"the answer unpacks to more than {limit} bytes")
+    if plain.startswith((_GZIP, *_OTHER_PACKINGS)):
+        raise MalformedAnswerError("the answer is packed more than once")
     return plain
+
+
+def declares_entities(content: bytes) -> bool:
+    """Whether bytes hold XML's declaration of an entity, in any encoding that expat reads (UTF-16 has NULs)."""
+    return b"<!ENTITY" in (content.replace(b"\0", b"") if b"\0" in content else content)
 
 
 def refuse_entities(content: bytes) -> None:
@@ -59,6 +75,8 @@ def refuse_entities(content: bytes) -> None:
     except SAXParseException as error:
         line, text = error.getLineNumber(), error.getMessage()
         raise MalformedAnswerError(f"the XML is cut or not well formed (line {line}: {text})") from error
+    except (LookupError, ValueError) as error:  # of Python's, which expat asks
+        raise MalformedAnswerError(f"the XML names an encoding that there is not: {error}") from error
 
 
 def _infos(resources: Iterable[Any]) -> Iterator[Any]:

@@ -143,7 +143,10 @@ def sweep(roots: Roots) -> list[Path]:
     ours = [
         folder
         for folder in roots.data.iterdir()
-        if folder.is_dir() and folder.name not in ("raw", ".prefect") and folder.resolve() != roots.raw.resolve()
+        if folder.is_dir()
+        and folder.name != "raw"
+        and not folder.name.startswith(".prefect")
+        and folder.resolve() != roots.raw.resolve()
     ]
     for path in (path for folder in ours for path in folder.rglob(".*.tmp")):
         match = _LEFTOVER.match(path.name)
@@ -194,8 +197,10 @@ def _sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (indented, key order kept, UTF-8), whole or not at all. NaN is refused."""
-    with writing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        # Not as one text: of a year of frames, its pieces take ten times what the file does.
+        json.dump(value, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
 
 
 def safe_name(text: str, limit: int = 100) -> str:
@@ -270,6 +275,16 @@ class _Memo:
             _log.warning("%s: %s; digests are taken from the files, which takes longer", self._database, why)
 
 
+def _database(folder: Path) -> Path:
+    """The memo's file: one for all accounts that may write it, as the umask says; else one of this account's own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = folder / "digests.sqlite"
+    with suppress(OSError):  # SQLite itself would let nobody else write it
+        os.close(os.open(shared, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        return shared
+    return folder / f"digests-{os.geteuid()}.sqlite"
+
+
 _memos: dict[Path, _Memo] = {}
 _memos_lock = threading.Lock()
 
@@ -277,7 +292,7 @@ _memos_lock = threading.Lock()
 def _memo(roots: Roots) -> _Memo:
     with _memos_lock:
         if roots.data not in _memos:
-            _memos[roots.data] = _Memo(roots.data / ".cache" / "digests.sqlite")
+            _memos[roots.data] = _Memo(_database(roots.data / ".cache"))
         return _memos[roots.data]
 
 

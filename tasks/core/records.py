@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib
+import json
 import logging
 import os
 import struct
+import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -23,11 +26,11 @@ from typing import Any, ClassVar
 
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.filesystems import LocalFileSystem
-from prefect.results import ResultRecord, ResultStore  # type: ignore[attr-defined]
+from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 from pydantic import BaseModel
 
-from models.base import FileRef, Roots
+from models.base import FileRef, Record, Roots
 from tasks.core.files import is_current, writing
 from tasks.core.tools import StoppedError, stopping
 
@@ -98,10 +101,10 @@ class Recording:
             written = path.stat().st_mtime
             if self.refresh and stage_of(key) in self.refresh and not self._of_this_run(written):
                 return NOTHING
-            result = ResultRecord[Any].deserialize(_unsealed(path)).result
+            result = _result_in(_unsealed(path))
         except FileNotFoundError:
             return NOTHING
-        except (OSError, ValueError, LookupError, TypeError, ImportError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, ImportError, AttributeError, RecursionError) as error:
             _log.warning("the record %s cannot be read and does not count: %s", path.name, error)
             return NOTHING
         if getattr(result, "provisional", False) and not self._of_this_run(written):
@@ -143,7 +146,45 @@ class _Folder(LocalFileSystem):
         return str(target)
 
     def read_path(self, path: str, _sync: bool | None = None) -> bytes:  # type: ignore[override]
-        return _unsealed(self._resolve_path(path))
+        content = _unsealed(self._resolve_path(path))
+        _result_in(content)  # Prefect reads it its own way after this
+        return content
+
+
+_SERIALIZER = JSONSerializer().model_dump(mode="json")
+
+
+def _result_in(content: bytes) -> Any:
+    """The result in a record, if it is one of ours: JSON of plain values and of models of this project.
+
+    Whoever may write into the folder of the records is trusted with numbers and with nothing else. Prefect reads a
+    record with the serializer that the record names (pickle, which runs what is in it) and imports every class that it
+    names; neither is done here.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    record = json.loads(content)
+    if record["metadata"]["serializer"] != _SERIALIZER:
+        raise ValueError(f"it is not to be read as plain JSON but as {record['metadata']['serializer']!r:.200}")
+    return json.loads(record["result"], object_hook=_model)
+
+
+def _model(value: dict[str, Any]) -> Any:
+    """The model that Prefect's encoder wrote as its class's name and its fields."""
+    if "__exc_type__" in value:
+        raise ValueError("it holds an exception, which no result is")
+    if "__class__" not in value:
+        return value
+    module, _, name = str(value["__class__"]).rpartition(".")
+    if module.partition(".")[0] == "models":
+        importlib.import_module(module)
+    found = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, Record)):
+        raise ValueError(f"it names {value['__class__']!r:.200}, which is no model of ours")
+    return found.model_validate(value["data"])
 
 
 def _seal(name: str, content: bytes) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from models.base import Roots
+from tasks.core.home import prefect_home
 from tasks.doctor.check import Check
 
 __all__ = ["check_prefect"]
@@ -50,7 +51,7 @@ def _server() -> Check:
 
 def check_prefect(roots: Roots) -> list[Check]:
     """Server and home folder of Prefect, as a run of ours will have them."""
-    home = Path(os.environ.get("PREFECT_HOME") or roots.data / ".prefect").expanduser()
+    home = Path(os.environ.get("PREFECT_HOME") or prefect_home(roots)).expanduser()
     given = " (PREFECT_HOME)" if os.environ.get("PREFECT_HOME") else ""
     base = home
     while not base.exists() and base != base.parent:

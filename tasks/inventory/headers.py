@@ -26,6 +26,8 @@ Header = dict[str, Value]
 
 _BLOCK = 2880
 _CARD = 80
+_PRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), " ")
+"""Control characters, which no header may hold, are read as blanks: NULs at the end, what a terminal would obey."""
 _LONGEST_HEADER = 400 * _BLOCK
 _CARD_PATTERN = re.compile(
     r"""^(?P<key>[A-Z0-9_-]{1,8})\s*=\s*
@@ -61,7 +63,7 @@ def parse_header(block: bytes) -> Header:
     """
     cards: Header = {}
     for start in range(0, len(block), _CARD):
-        card = block[start : start + _CARD].decode("latin-1").rstrip(" \0")
+        card = block[start : start + _CARD].decode("latin-1").translate(_PRINTABLE).rstrip()
         if card.rstrip() == "END":
             break
         match = _CARD_PATTERN.match(card)

@@ -15,6 +15,7 @@ from models.release import Release, ReleaseFigure
 from models.target import Target
 from models.telescope import Telescope
 from tasks.core.files import write_json, writing
+from tasks.core.shown import in_markdown
 from tasks.report.release import NONE, gather_release
 from tasks.report.reports import gathered_report
 
@@ -27,8 +28,8 @@ _TABLES = ("filters", "targets", "stacks", "quality")
 
 
 def _cell(text: object) -> str:
-    """Text for a cell of a Markdown table: one line, no column of its own, never blank."""
-    return " ".join(str(text).replace("|", "\\|").split()) or NONE
+    """Text for a cell of a Markdown table: shown as it reads, never blank."""
+    return in_markdown(text) or NONE
 
 
 def _figure(value: float | None, digits: int) -> str:
@@ -93,7 +94,7 @@ def _properties(release: Release) -> list[tuple[str, str]]:
 def _markdown(release: Release, names: Mapping[str, str]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=False,  # noqa: S701 (Markdown, not HTML; cells are escaped by `_cell`)
+        autoescape=False,  # noqa: S701 (Markdown, not HTML; cells are escaped by `_cell`)  # nosec B701
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,6 +17,7 @@ from models.base import FileRef, Record, Roots
 from models.frame import FrameFailure, FrameRecord
 from tasks.core.cache import ByContent
 from tasks.core.running import is_transient, settled
+from tasks.core.shown import in_markdown
 from tasks.report import publish_frame, write_report
 
 __all__ = ["published_frame", "report_with_artifact", "show_picture"]
@@ -50,7 +51,7 @@ def report_with_artifact(path: Path, kind: str, rows: Sequence[Record], title: s
     write_report(path, kind, rows)
     table = [{key: str(value) for key, value in row.model_dump(mode="json").items()} for row in rows[:_MOST_ROWS]]
     more = f" (the first {_MOST_ROWS} of {len(rows)} rows)" if len(rows) > _MOST_ROWS else ""
-    create_table_artifact(table, key=_key(f"{kind}-{title}"), description=f"{kind}, {title}{more}: {path}")
+    create_table_artifact(table, key=_key(f"{kind}-{title}"), description=in_markdown(f"{kind}, {title}{more}: {path}"))
 
 
 @task(name="picture", task_run_name="picture {title}", persist_result=False)
@@ -62,11 +63,11 @@ def show_picture(path: Path, title: str) -> None:
             content, kind = _smaller(path), "jpeg"
         except OSError as error:  # Pillow's errors are OSErrors; a picture is no reason to lose a stack
             _log.warning("%s is not shown: %s", path, error)
-            text = f"`{path}` cannot be shown: {error}. Delete it and run the command again."
-            create_markdown_artifact(text, key=_key(title), description=str(path))
+            text = in_markdown(f"{path} cannot be shown: {error}. Delete it and run the command again.")
+            create_markdown_artifact(text, key=_key(title), description=in_markdown(path))
             return
     url = f"data:image/{kind};base64," + base64.b64encode(content).decode()
-    create_image_artifact(url, key=_key(title), description=str(path))
+    create_image_artifact(url, key=_key(title), description=in_markdown(path))
 
 
 def _smaller(path: Path) -> bytes:

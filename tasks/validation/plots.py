@@ -49,7 +49,8 @@ def plot_validation(
     word = "validated" if verdict.validated else "not validated"
     figure.suptitle(f"{stack.group} {stack.filter}: {word}", fontsize=13)
     if found is None or found.mag.size == 0:
-        figure.text(0.5, 0.5, verdict.reason, ha="center", va="center", wrap=True, fontsize=11)
+        # A dollar sign in a reason begins no formula.
+        figure.text(0.5, 0.5, verdict.reason, ha="center", va="center", wrap=True, fontsize=11, parse_math=False)
     else:
         _draw(figure.subplots(1, 2, sharey=True), stack, found, verdict)
     with writing(path) as temporary:

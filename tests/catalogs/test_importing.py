@@ -211,3 +211,22 @@ def test_help_imports_nothing_heavy():
     )
     assert done.returncode == 0, done.stderr
     assert "--radius" in done.stdout
+
+
+def test_a_place_at_infinity_is_none(tmp_path):
+    """A number that a flipped bit made infinite, as in 1e999."""
+    rows = gaia_table(M67, n=100)
+    rows["ra"][3], rows["phot_g_mean_mag"][4] = np.inf, -np.inf
+    rows.write(tmp_path / "a.csv")
+    found = read_catalog_file("gaia", tmp_path / "a.csv", M67)
+    assert (len(found.table), found.dropped) == (99, 1)
+    assert np.isnan(found.table["phot_g_mean_mag"]).sum() == 1
+
+
+def test_a_bomb_under_gzip_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.catalogs.importing._MAX_BYTES", 1 << 20)
+    path = tmp_path / "bomb.csv.gz"
+    path.write_bytes(gzip.compress(b"source_id,ra,dec\n" + b"1,2,3\n" * 400_000))
+    assert path.stat().st_size < 20_000
+    with pytest.raises(UserError, match="more than 1 MB"):
+        read_catalog_file("gaia", path, M67)

@@ -48,4 +48,4 @@ def refuse_locks() -> None:
 
 if __name__ == "__main__":
     refuse_locks()
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 (no shell)

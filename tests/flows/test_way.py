@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from flows._way import Way, as_failure
-from models.base import Roots
+from models.base import FileRef, Record, Roots
 from models.frame import FrameFailure
 from tasks.core.errors import StageError, TransientError
 from tasks.core.tools import StoppedError
+
+
+class FileCopy(Record):
+    """Made from one file and told of another."""
+
+    first: FileRef
+    second: FileRef
 
 
 @pytest.fixture
@@ -45,3 +54,18 @@ def test_an_unforeseen_error_is_a_record_with_its_traceback_in_a_log(roots):
 def test_being_stopped_is_no_failure_of_the_frame(roots, error):
     with pytest.raises(type(error)):
         as_failure(error, "a.fits", "x", roots)
+
+
+def test_a_result_holds_what_it_was_made_from_not_a_copy_of_it(roots):
+    """Results come from other processes: without this each stage's would hold all earlier ones once more."""
+    file = FileRef(path="a.fits", digest="0" * 64)
+    other = FileRef(path="b.fits", digest="0" * 64)
+
+    def stage(_given: FileRef) -> FileCopy:
+        copied: FileCopy = pickle.loads(pickle.dumps(FileCopy(first=file, second=other)))
+        return copied
+
+    made = Way("a.fits", roots).step(stage, file)
+    assert made == FileCopy(first=file, second=other)
+    assert made.first is file
+    assert made.second is not other

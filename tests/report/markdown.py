@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 Row = dict[str, str]
+
+
+def _said(cell: str) -> str:
+    return html.unescape(re.sub(r"\\([^\w\s])", r"\1", cell))
 
 
 def tables(text: str) -> dict[str, list[Row]]:
@@ -15,7 +20,7 @@ def tables(text: str) -> dict[str, list[Row]]:
         if line.startswith("#"):
             heading, columns = line.lstrip("# "), None
         elif line.startswith("|"):
-            cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            cells = [_said(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
             if columns is None:
                 columns = cells
             elif set("".join(cells)) - set("-"):

@@ -90,8 +90,19 @@ def test_a_killed_run_of_the_shell_is_marked_by_the_next(installation):
     assert "was killed" in state["message"]
 
 
-def test_a_second_run_at_the_same_time_is_cancelled(installation):
+def test_a_second_request_waits_for_its_turn(installation):
     first = at_work(installation)
     second = installation.begin("stack-target", group="M67")
+    until(lambda: installation.state(second)["name"] == "AwaitingConcurrencySlot", 60, "the second to wait")
+    assert installation.end_of(first)["type"] == "COMPLETED"
+    assert installation.end_of(second)["type"] == "COMPLETED"
+    times = [installation.get(f"/flow_runs/{run}") for run in (first, second)]
+    assert times[0]["end_time"] <= times[1]["start_time"]
+
+
+def test_a_second_scheduled_run_at_the_same_time_is_cancelled(installation):
+    first = installation.begin("reduce-year", year=2023, refresh=["measure", "solve"])
+    until(lambda: installation.state(first)["type"] == "RUNNING", 90, "the first to run")
+    second = installation.begin("reduce-year", year=2023)
     assert installation.end_of(second, 90)["type"] == "CANCELLED"
     assert installation.end_of(first)["type"] == "COMPLETED"

@@ -1,0 +1,137 @@
+"""Many people ask for stacks at once, through Prefect's API: one server, one worker, one machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bench.processes import memory_of
+from models.base import Roots
+from tasks.core.files import digest_file
+from tests.load.figures import Figures, growth
+from tests.server.installation import FINAL, Installation
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.load, pytest.mark.tools]
+
+_GROUPS = ("M67", "M51")
+_A_RUN_S = 90.0
+"""Longest time a request may take on average; on an idle machine about 10 s, most of it imports."""
+
+
+_FLAT = 20.0
+"""MB that server or worker may grow by in 100 runs."""
+
+
+@pytest.fixture(scope="module")
+def busy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation over a small campaign of two groups, reduced and stacked."""
+    from models.simulation import SimulationOptions
+    from tasks.simulation import simulate_campaign
+
+    root = tmp_path_factory.mktemp("busy")
+    roots = Roots(data=root, raw=root / "raw")
+    if existing := request.config.getoption("--busy"):
+        shutil.copytree(existing, root, ignore=shutil.ignore_patterns(".prefect", "logs"), dirs_exist_ok=True)
+    options = SimulationOptions(
+        seed=11, years=(2023,), fields=_GROUPS, filters=("g", "r"), frames=2, biases=3, flats=3, oddities=False
+    )
+    simulate_campaign(roots, options, workers=2)
+    made = Installation(roots)
+    try:
+        made.start()
+        for arguments in (("flows.reduce_year", "2023"), ("flows.stack_target", *_GROUPS)):
+            done = made.run(*arguments, timeout=900)
+            assert done.returncode == 0, done.stdout + done.stderr
+        yield made
+    finally:
+        made.stop()
+
+
+def products(roots: Roots) -> dict[str, str]:
+    """Digest of every stack."""
+    return {path.name: digest_file(path) for path in sorted((roots.data / "stacks").rglob("*.fits"))}
+
+
+def asked_for(installation: Installation, deployment: str, number: int) -> tuple[str, int]:
+    """The id of the run, and how often the server was too busy; as with Prefect's client, who is put off asks again."""
+    group = _GROUPS[number % len(_GROUPS)]
+    body = {"parameters": {"group": group}, "state": {"type": "SCHEDULED"}, "idempotency_key": f"request {number}"}
+    request = urllib.request.Request(
+        f"{installation.url}/api/deployments/{deployment}/create_flow_run",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    for busy in range(20):
+        try:
+            with urllib.request.urlopen(request, timeout=600) as answer:
+                return json.loads(answer.read())["id"], busy
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(float(error.headers.get("Retry-After", 2 + busy)))
+    raise AssertionError(f"request {number} was never accepted")
+
+
+def states(installation: Installation, runs: list[str]) -> Counter[str]:
+    """How many of the runs are in each state."""
+    found: Counter[str] = Counter()
+    for start in range(0, len(runs), 100):
+        body = {"flow_runs": {"id": {"any_": runs[start : start + 100]}}, "limit": 200}
+        found.update(run["state"]["type"] for run in installation.post("/flow_runs/filter", body))
+    return found
+
+
+def test_requests_at_once_are_all_done_in_turn(busy, request, figures: Figures):
+    """None is lost, none is cancelled, none fails; what was made is what one request makes."""
+    number: int = request.config.getoption("--requests")
+    before, made = products(busy.roots), len(busy.made())
+    started = time.monotonic()
+    identity = busy.deployment("stack-target")["id"]
+    with ThreadPoolExecutor(number) as many:
+        answers = list(many.map(lambda n: asked_for(busy, identity, n), range(number)))
+    runs = [run for run, _ in answers]
+    asked = time.monotonic() - started
+    assert len(set(runs)) == number
+
+    pids = {name: busy.holder(name) for name in ("server", "worker")}
+    memory: dict[str, list[tuple[float, float]]] = {name: [] for name in pids}
+    deadline = time.monotonic() + _A_RUN_S * number
+    while True:
+        now = states(busy, runs)
+        done = sum(now[state] for state in FINAL)
+        for name, pid in pids.items():
+            memory[name].append((float(done), memory_of(pid)))
+        if done == number or time.monotonic() > deadline:
+            break
+        time.sleep(3.0)
+    seconds = time.monotonic() - started
+
+    logs = "".join(path.read_text(errors="replace") for path in busy.roots.logs.glob("prefect-*.log"))
+    locked = logs.count("database is locked")
+    title = f"{number} stack requests at once"
+    put_off = sum(times for _, times in answers)
+    figures.add(title, "accepted within", asked, "s", detail=f"{put_off} times put off (503) and asked again")
+    figures.add(title, "completed", now["COMPLETED"], f"of {number}")
+    figures.add(title, "lost, cancelled, failed", number - now["COMPLETED"], "", goal=0)
+    figures.add(title, "from the first to the last", seconds, "s", detail=f"{seconds / number:.1f} s each")
+    figures.add(title, "'database is locked' in the logs", locked, "", goal=0)
+    for name, samples in memory.items():
+        most = max(value for _, value in samples)
+        grown = growth(samples, number)
+        figures.add(title, f"memory of the {name}, highest", most, "MB", detail=f"{grown:+.1f} MB per 100 requests")
+
+    assert now == Counter({"COMPLETED": number}), f"{now}{busy.logs()}"
+    assert products(busy.roots) == before
+    assert len(busy.made()) == made, "what was on record was made again"
+    assert locked == 0
+    if number >= 100:  # what it takes to warm up is none
+        for name, samples in memory.items():
+            assert growth(samples, number) < _FLAT, (name, samples)
