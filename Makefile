@@ -23,7 +23,7 @@ test: setup-test  ## the tests (about a quarter of an hour on two cores)
 test-long: setup-test  ## all tests, the long ones too
 	@$(PY) -m pytest
 
-test-faults: setup-test  ## more than 500 damaged inputs among good frames (a quarter of an hour)
+test-faults: setup-test  ## 500 damaged inputs, tools that misbehave, full disks, `kill -9` (as root: all of it)
 	@EXAMPLES_TIMES=20 $(PY) -m pytest tests/faults
 
 test-load: setup-test  ## 200 stack requests at once, two people on one data root, years of 3000 frames (an hour)

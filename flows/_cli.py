@@ -28,7 +28,7 @@ from models.run import STAGES
 from models.settings import Settings
 from models.target import TargetError, find_target, load_targets
 from models.telescope import Telescope, TelescopeError, load_telescope
-from tasks.core.errors import UserError
+from tasks.core.errors import UserError, machine_trouble
 from tasks.core.shown import at_terminal
 
 __all__ = ["ALL_SECTIONS", "REDUCE_SECTIONS", "STACK_SECTIONS", "Command", "say"]
@@ -42,7 +42,7 @@ ALL_SECTIONS = tuple(dict.fromkeys(REDUCE_SECTIONS + STACK_SECTIONS))
 
 _EPILOG = """\
 exit status: 0 all asked for was made; 1 failed; 2 wrong usage or input; 75 made what could be made,
-catalogue queries pending (run the same command again later).
+catalogue queries pending or the machine refused, such as a full disk (run the same command again later).
 settings: command line, then OHP_... variables, then DATA_ROOT/pipeline.toml, then the defaults shown."""
 
 
@@ -231,6 +231,8 @@ class Command:
                 STATUS_USAGE, f"not permitted: {error.filename or error}; check who owns it, or give another --root"
             )
         except Exception as error:  # the last resort: the person gets a line, the log gets the traceback
+            if trouble := machine_trouble(error):
+                return self._fail(STATUS_FAILED, f"{trouble[0]}; {trouble[1]}")
             settings = getattr(self, "settings", None)
             log = _keep(settings.roots.logs if settings else None)
             return self._fail(STATUS_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], log)

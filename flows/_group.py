@@ -376,7 +376,7 @@ def report_group(
         title=f"{target.name} {run.telescope.name}",
         n_asked=len(rows),
         n_made=len(stacks),
-        n_pending=frames.pending + sum(failure.pending for failure in catalogs.failures),
+        n_pending=frames.pending + sum(failure.pending for failure in failures),
         unanswered=catalogs.unanswered,
         failures=tuple(failures)
         + tuple(

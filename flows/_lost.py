@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -42,16 +42,24 @@ def noted(roots: Roots) -> Iterator[None]:
     if here is None:
         yield
         return
-    _folder(roots).mkdir(parents=True, exist_ok=True)
     path, unlocked = _folder(roots) / here, _folder(roots) / f".{here}"
-    descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = None
     try:
+        _folder(roots).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         unlocked.replace(path)  # seen only now that its lock is held
+    except OSError as error:  # no locks there, no room: the run itself needs no note
+        _log.warning("no note of this run in %s: %s; if it is killed, it stays Running", path.parent, error.strerror)
+        with suppress(OSError):
+            unlocked.unlink(missing_ok=True)
+    try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _mark_lost(roots: Roots, here: str | None) -> None:
@@ -61,14 +69,14 @@ def _mark_lost(roots: Roots, here: str | None) -> None:
     for path in sorted(_folder(roots).glob("[!.]*")):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:  # it ended just now, or another run has marked it
+        except OSError:  # it ended just now, another run has marked it, or it is another user's
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.name != here:
                 _mark(path.name)
             path.unlink(missing_ok=True)
-        except BlockingIOError:  # at work
+        except OSError:  # at work, or nobody can tell: there are no locks
             continue
         finally:
             os.close(descriptor)

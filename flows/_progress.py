@@ -32,6 +32,7 @@ from rich.progress import (
 
 from flows._prefect import let_the_server_catch_up, task_threads
 from tasks.core.cache import known
+from tasks.core.errors import StageError
 from tasks.core.records import NOTHING
 
 __all__ = ["Begun", "RunProgress", "Stage", "artifact_key"]
@@ -159,7 +160,7 @@ class RunProgress:
         results: list[Any] = []
         futures: dict[PrefectFuture[Any], int] = {}
         for call in calls:
-            results.append(known(work, *call))
+            results.append(_known(work, call))
             if results[-1] is NOTHING:
                 futures[(submit or work.submit)(*_as_it_is(call, submit is not None))] = len(results) - 1
         return Begun(results, futures, started)
@@ -188,7 +189,7 @@ class RunProgress:
         """A task for each of its calls, a few at a time (`_in_flight`); results as `end` gives them.
 
         What Prefect keeps of a task run that waits, and of its messages to the server, would grow with the number of
-        frames: 336 MB per 1000 frames were measured (docs/measured.md).
+        frames: 336 MB per 1000 frames (`python -m bench flat`).
         """
         calls = list(calls)
         results: list[Any] = []
@@ -203,7 +204,7 @@ class RunProgress:
                 _forget_relations()
 
             for call in calls:
-                results.append(known(work, *call))
+                results.append(_known(work, call))
                 if results[-1] is not NOTHING:
                     stage.as_recorded()
                     continue
@@ -220,6 +221,14 @@ class RunProgress:
     def must_each(self, name: str, work: Task[..., Any], calls: Iterable[Sequence[Any]]) -> list[Any]:
         """The same where nothing can go on without each result: the first error is raised."""
         return _all_well(self.each(name, work, calls))
+
+
+def _known(work: Task[..., Any], call: Sequence[Any]) -> Any:
+    """As recorded; the error where nobody can tell: a tool is not there, or does not say its version."""
+    try:
+        return known(work, *call)
+    except StageError as error:
+        return error
 
 
 def _all_well(results: list[Any]) -> list[Any]:

@@ -21,6 +21,7 @@ from tasks.core.files import sweep
 from tasks.core.ledger import read_made, size, told
 from tasks.core.records import recording
 from tasks.core.shown import in_markdown
+from tasks.core.tools import end_orphans
 
 __all__ = ["a_run"]
 
@@ -69,6 +70,7 @@ def _swept(roots: Roots) -> list[Path]:
     if now - _last_sweep.get(roots.data, -_SWEEP_EVERY_S) < _SWEEP_EVERY_S:
         return []
     removed = sweep(roots)
+    end_orphans()
     _last_sweep[roots.data] = time.monotonic()
     return removed
 

@@ -15,7 +15,7 @@ from models.base import Record, Roots
 from models.frame import FrameFailure
 from models.run import RunContext
 from tasks.core.cache import NotOnRecordError, recall
-from tasks.core.errors import StageError
+from tasks.core.errors import StageError, machine_trouble
 from tasks.core.files import safe_name
 from tasks.core.records import recording
 from tasks.core.tools import StoppedError
@@ -41,15 +41,21 @@ def as_failure(error: BaseException, file: str, stage: str, roots: Roots) -> Fra
         return error.record(file)
     if isinstance(error, StoppedError) or not isinstance(error, Exception):
         raise error
+    if trouble := machine_trouble(error):
+        return FrameFailure(file=file, stage=stage, reason=trouble[0], remedy=trouble[1], pending=True)
     log = roots.logs / f"error-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{safe_name(file, 60)}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    where = f"report it with {log}"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as unwritten:
+        where = f"report it ({log} could not be written: {unwritten.strerror})"
     first = (str(error).strip() or "no message").splitlines()[0]
     return FrameFailure(
         file=file,
         stage=stage,
         reason=f"unforeseen {type(error).__name__}: {first}",
-        remedy=f"a mistake of the pipeline: report it with {log}",
+        remedy=f"a mistake of the pipeline: {where}",
     )
 
 

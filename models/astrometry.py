@@ -48,3 +48,7 @@ class Alignment(Record):
     notes: tuple[str, ...] = Field(
         (), description="one line a season: what SCAMP said of itself, or why it was not used"
     )
+    provisional: bool = Field(
+        False,
+        description="SCAMP could not do its work: what stands in for it holds for this run, the next one tries again",
+    )

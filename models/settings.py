@@ -95,8 +95,8 @@ class QualitySettings(Record):
 class AstrometrySettings(Record):
     """Plate solution and its check against Gaia."""
 
-    # Of the search, whose stage gets it by itself.
-    outside_keys: ClassVar[frozenset[str]] = frozenset({"blind_limit_s"})
+    # Of the search, whose stage gets it by itself; what ran into a time limit is not recorded.
+    outside_keys: ClassVar[frozenset[str]] = frozenset({"blind_limit_s", "timeout_s"})
 
     reference: Literal["gaia", "index"] = Field(
         "gaia",
@@ -105,6 +105,7 @@ class AstrometrySettings(Record):
     scale_low: float = Field(0.6, gt=0, description="smallest scale tried, times the nominal")
     scale_high: float = Field(1.4, gt=0, description="largest scale tried, times the nominal")
     cpu_limit_s: float = Field(30.0, gt=0, description="solve-field's CPU limit for one try, s")
+    timeout_s: float = Field(360.0, gt=0, description="wall-clock limit of one run of solve-field, s")
     blind_limit_s: float = Field(
         60.0, ge=0, description="the same for the search in all known fields and for the blind one; 0: neither, s"
     )
@@ -139,6 +140,8 @@ class PhotometrySettings(Record):
 class PsfSettings(Record):
     """Per-frame PSF (SExtractor and PSFEx)."""
 
+    outside_keys: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
+
     size_px: int = Field(25, ge=9, description="side of the PSF stamp, px")
     degree: int = Field(2, ge=0, le=4, description="polynomial degree of the PSF's variation over the field")
     min_snr: float = Field(20.0, gt=0, description="faintest star used, signal to noise")
@@ -146,6 +149,7 @@ class PsfSettings(Record):
     threshold_sigma: float = Field(5.0, gt=0, description="detection threshold, sigma of the sky")
     back_size_px: int = Field(64, ge=8, description="mesh of SExtractor's sky map, px")
     vignet_px: int = Field(35, ge=15, description="side of the stamps cut around each star, px")
+    timeout_s: float = Field(120.0, gt=0, description="wall-clock limit of one run of SExtractor or PSFEx, s")
 
 
 class ScampSettings(Record):

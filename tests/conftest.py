@@ -82,6 +82,8 @@ def _together(file: PurePath) -> str:
     """Name of what a test file, relative to ``tests``, shares costly products with."""
     if file.name in _DEMO_FILES:
         return "demo"
+    if file.parts[0] == "faults" and file.name != "test_corpus.py":
+        return "faults"
     return file.parts[0] if file.parts[0] in ("caching", "server") else file.as_posix()
 
 

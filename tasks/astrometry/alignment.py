@@ -34,6 +34,7 @@ from tasks.core.tools import scratch
 __all__ = ["align_frames", "seasons"]
 
 _MARGIN_DEG = 0.05
+_SCAMP_FAILED = "SCAMP failed"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def align_frames(
         return Alignment(aligned=kept, rejected=tuple(rejected), notes=notes)
 
     notes_made: list[str] = []
+    provisional = False
     by_season: dict[int, AlignedFrame | Rejected] = {}
     for season in seasons([frame.record.raw.mid_exposure_jyear for frame in usable], settings.season_gap_days):
         sights: dict[int, Sight] = {}
@@ -131,13 +133,14 @@ def align_frames(
             continue
         joint = _jointly(members, list(sights.values()), settings)
         heads, failure, note = _season(members, joint, gaia, group, roots, settings)
+        provisional = provisional or failure.startswith(_SCAMP_FAILED)
         notes_made.append(note)
         for i, fitted, head in zip(sights, joint, heads, strict=True):
             by_season[i] = _choose(usable[i], sights[i], fitted, head, failure, len(members), roots, settings)
     in_order = [by_season[i] for i in range(len(usable))]
     rejected.extend(result for result in in_order if isinstance(result, Rejected))
     kept = tuple(result for result in in_order if isinstance(result, AlignedFrame))
-    return Alignment(aligned=kept, rejected=tuple(rejected), notes=tuple(notes_made))
+    return Alignment(aligned=kept, rejected=tuple(rejected), notes=tuple(notes_made), provisional=provisional)
 
 
 def _unusable(record: FrameRecord) -> str:
@@ -210,7 +213,7 @@ def _season(
         with scratch(roots.scratch, "scamp") as folder:
             found, summary = run_scamp(inputs, stars, epoch, wide, folder, log)
     except StageError as error:
-        failure = f"SCAMP failed: {error.reason}"
+        failure = f"{_SCAMP_FAILED}: {error.reason}"
         return heads, failure, f"{label}: {failure}"
     if summary.n_reference == 0:
         failure = "SCAMP matched no Gaia star"

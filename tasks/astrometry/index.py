@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -127,7 +128,8 @@ def build_index(gaia: StoredCone, roots: Roots, telescope: Telescope) -> IndexSe
                 if _NO_PATTERNS in text:
                     continue  # no four stars lie this close together
                 last = text.strip().splitlines()[-1] if text.strip() else "it printed nothing"
-                raise ToolFailedError(
+                raise ToolFailedError.with_room(
+                    shutil.disk_usage(folder).free,
                     "build-astrometry-index",
                     f"no index of scale {scale} from {len(stars)} stars: {last[:200]}",
                     "look at the catalogue file of this cone",

@@ -52,7 +52,8 @@ def locate_frame(
     wcs, _ = run_solve_field(
         sources.x, sources.y, sources.flux, shape, None, index, roots,
         (settings.scale_low * nominal, settings.scale_high * nominal), telescope.camera.parity, limit_s,
-        want_index_stars=False,
+        want_index_stars=False, log=roots.logs / "astrometry" / f"{measured.raw.night}_{measured.raw.name}_blind.log",
+        timeout_s=settings.timeout_s,
     )  # fmt: skip
     ra, dec, scale, _, _ = frame_geometry(wcs, shape)
     reach = float(np.hypot(*shape)) / 2 * scale / 3600 + _SLACK_DEG

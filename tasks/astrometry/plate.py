@@ -208,6 +208,7 @@ def solve_frame(
         sources.x, sources.y, sources.flux, shape, hint, index, roots,
         (settings.scale_low * nominal, settings.scale_high * nominal), telescope.camera.parity,
         settings.cpu_limit_s, want_index_stars=gaia is None,
+        log=roots.logs / "astrometry" / f"{raw.night}_{raw.name}.log", timeout_s=settings.timeout_s,
     )  # fmt: skip
     if gaia is not None:
         deep = max(settings.gaia_limit, settings.gaia_limit_sparse)

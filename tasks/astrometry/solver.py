@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from models.base import Record, Roots
 from models.catalog import Cone
 from tasks.astrometry.matching import Floats, Reference
 from tasks.core.errors import StageError
-from tasks.core.tools import run_tool, scratch
+from tasks.core.tools import ToolFailedError, run_tool, scratch
 
 __all__ = ["SolveFieldOptions", "spread_order", "run_solve_field"]
 
 _BOXES = 5
 _DEPTH = 75  # patterns are made of the first so many sources; all of them vote on each hypothesis
 _INDEX_ERROR_ARCSEC = 0.5
+_NO_SOLUTION = "Did not solve"
 
 
 class SolveFieldOptions(Record):
@@ -97,7 +99,8 @@ def _engine_config(index: IndexSet, roots: Roots, folder: Path, cpu_limit_s: flo
 
 def run_solve_field(
     x: Floats, y: Floats, flux: Floats, shape: tuple[int, int], hint: Cone | None, index: IndexSet, roots: Roots,
-    scale: tuple[float, float], parity: int, cpu_limit_s: float, want_index_stars: bool,
+    scale: tuple[float, float], parity: int, cpu_limit_s: float, want_index_stars: bool, log: Path,
+    timeout_s: float,
 ) -> tuple[WCS, Reference | None]:  # fmt: skip
     """A first solution by astrometry.net, and on request the index's own stars in the frame.
 
@@ -113,6 +116,10 @@ def run_solve_field(
         Smallest and largest scale tried, arcsec/px.
     parity
         Sign of det(CD), 0 if unknown.
+    log
+        Where its messages go if it fails.
+    timeout_s
+        Wall-clock limit.
 
     Returns
     -------
@@ -140,9 +147,19 @@ def run_solve_field(
             "solve-field",
             options.arguments("frame.xyls", "frame.rdls" if want_index_stars else None),
             cwd=folder,
-            timeout_s=10 * cpu_limit_s + 60,
+            timeout_s=timeout_s,
+            optional=[folder / "frame.wcs", folder / "frame.rdls"],
+            log=log,
         )
         found = folder / "frame.wcs"
+        if not found.is_file() and _NO_SOLUTION not in printed:
+            last = printed.strip().splitlines()[-1] if printed.strip() else "it printed nothing"
+            raise ToolFailedError.with_room(
+                shutil.disk_usage(folder).free,
+                "solve-field",
+                f"exited normally, but neither wrote a solution nor said that there is none: {last[:200]}",
+                "run it again; is it the astrometry.net that flows.doctor asks for?",
+            )
         if not found.is_file():
             where = (
                 "anywhere in the index"

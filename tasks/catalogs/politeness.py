@@ -7,7 +7,6 @@ over a file system with locks (NFS has them since version 4; local ones all do).
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tasks.core.files import NO_LOCKS
 from tasks.core.tools import StoppedError, stopping
 
 __all__ = ["Turns", "held", "rest"]
@@ -27,7 +27,6 @@ _log = logging.getLogger("ohp.catalogs")
 
 _LOOK_S = 0.05
 _SAY_AFTER_S = 5.0
-_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 _here: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 _warned: set[str] = set()
@@ -83,7 +82,7 @@ def _taken(descriptor: int, path: Path) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         if str(path.parent) not in _warned:
             _warned.add(str(path.parent))

@@ -24,7 +24,7 @@ from models.catalog import Cone, StoredCone
 from tasks.catalogs.columns import Catalogue, normalise, schema_of
 from tasks.catalogs.cones import contains, covers
 from tasks.core.errors import StageError
-from tasks.core.files import is_current, ref, writing
+from tasks.core.files import NO_LOCKS, is_current, ref, writing
 
 __all__ = ["find_cone", "read_cone", "store_cone", "stored_cones"]
 
@@ -43,7 +43,12 @@ def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            _log.warning("%s has no locks (%s): do not import catalogues in two runs at once", folder, error.strerror)
         yield
     finally:
         os.close(descriptor)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+
 from models.frame import FrameFailure
 
-__all__ = ["StageError", "TransientError", "UserError", "blame"]
+__all__ = ["StageError", "TransientError", "UserError", "blame", "machine_trouble"]
 
 
 class UserError(Exception):
@@ -37,16 +41,69 @@ class StageError(Exception):
 
     def record(self, file: str) -> FrameFailure:
         """The failure as data."""
-        return FrameFailure(file=file, stage=self.stage, reason=self.reason, remedy=self.remedy, pending=self.pending)
+        pending = self.pending or self.of_the_machine
+        return FrameFailure(file=file, stage=self.stage, reason=self.reason, remedy=self.remedy, pending=pending)
 
 
 def blame(error: StageError) -> None:
-    """Mark an error that was raised from one of the operating system's: no room, no permission, input/output error.
+    """Mark an error behind which is one of the operating system's: no room, no permission, input/output error.
 
-    A FITS file that is none raises an `OSError` in astropy, too, but without an error number.
+    Whatever the stage took it for, the reason is then the machine's. A FITS file that is none raises an `OSError` in
+    astropy, too, but without an error number.
     """
-    cause = error.__cause__
-    error.of_the_machine = isinstance(cause, OSError) and cause.errno is not None
+    causes = list(_causes(error))[1:]
+    for cause in causes:
+        if trouble := machine_trouble(cause):
+            error.reason, error.remedy = trouble
+            error.args = (error.stage, *trouble)
+            error.of_the_machine = True
+            return
+    error.of_the_machine = any(isinstance(cause, OSError) and cause.errno is not None for cause in causes[:1])
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those it was raised from or beside, outermost first."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or at.__context__
+
+
+_NO_ROOM = "Not enough space on disk"
+"""What astropy says instead of the system's error when a FITS file does not fit."""
+
+_REMEDIES = {
+    errno.ENOSPC: "free some room on the disk, then run the same command again",
+    errno.EDQUOT: "free some of your quota, then run the same command again",
+    errno.EROFS: "the disk became read-only: see to it (dmesg tells why), then run the same command again",
+    errno.EACCES: "give back the permission (who owns it?), then run the same command again",
+    errno.EPERM: "give back the permission (who owns it?), then run the same command again",
+    errno.EIO: "the disk has errors: see to it (dmesg, smartctl), then run the same command again",
+    errno.ESTALE: "the network disk was gone: see to it, then run the same command again",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n), then run the same command again",
+    errno.ENFILE: "too many open files on the machine, then run the same command again",
+    errno.ENOMEM: "memory is short: fewer --workers, then run the same command again",
+}
+
+
+def machine_trouble(error: BaseException) -> tuple[str, str] | None:
+    """Reason and remedy where it is the machine that refused (no room, no permission, no memory), not the input.
+
+    Such an error says nothing of the frame that it happened to: the same command may go well an hour later.
+    """
+    if isinstance(error, StageError):
+        return None
+    for each in _causes(error):
+        if isinstance(each, MemoryError):
+            return "memory ran out", _REMEDIES[errno.ENOMEM]
+        if isinstance(each, OSError) and each.errno in _REMEDIES:
+            where = f": {each.filename}" if each.filename else ""
+            return f"{os.strerror(each.errno)}{where}", _REMEDIES[each.errno]
+        if isinstance(each, OSError) and _NO_ROOM in str(each):
+            return os.strerror(errno.ENOSPC), _REMEDIES[errno.ENOSPC]
+    return None
 
 
 class TransientError(StageError):

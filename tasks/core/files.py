@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import errno
+import fcntl
 import functools
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -13,6 +16,7 @@ import shutil
 import socket
 import sqlite3
 import stat
+import tempfile
 import threading
 import time
 import unicodedata
@@ -24,17 +28,26 @@ from typing import IO, Any
 from models.base import FileRef, Roots
 
 __all__ = [
+    "NO_LOCKS",
     "annotation_keywords",
     "digest_file",
     "digest_pixels",
+    "has_locks",
     "is_current",
+    "owner",
     "ref",
     "remove_unfinished",
     "safe_name",
     "sweep",
+    "torn",
     "write_json",
     "writing",
 ]
+
+_log = logging.getLogger("ohp.files")
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What a file system without locks answers when it is asked for one."""
 
 _BLOCK = 1 << 20
 _FITS_BLOCK = 2880
@@ -60,7 +73,7 @@ def writing(path: Path, durable: bool = True) -> Iterator[Path]:
     path
         The file to be.
     durable
-        False: a power cut may lose the file (never tear it, on file systems that order a rename after the data).
+        False: a power cut may lose the file or leave it empty. Only for what tells by itself whether it is whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{_host()}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -103,6 +116,12 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
+def owner() -> str:
+    """Part of the name of a working folder that tells whose it is: machine and process."""
+    return f"{_host()}-{os.getpid()}"
+
+
+_WORKING_FOLDER = re.compile(r"^[a-z]+-(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-")
 _LEFTOVER = re.compile(r"^\..*\.(?P<host>[0-9a-f]{6})\.(?P<pid>\d+)\.\d+\.tmp$")
 _ABANDONED_S = 24 * 3600.0
 
@@ -110,8 +129,8 @@ _ABANDONED_S = 24 * 3600.0
 def sweep(roots: Roots) -> list[Path]:
     """Remove what killed processes left under the data root: unfinished files (see `writing`), tools' working folders.
 
-    Unfinished files of this machine go when their process is gone, those of other machines and working folders after
-    a day. Raw frames are left alone, wherever they are.
+    What is of this machine goes when its process is gone, what is of other machines after a day. Raw frames are left
+    alone, wherever they are.
 
     Returns
     -------
@@ -131,23 +150,41 @@ def sweep(roots: Roots) -> list[Path]:
     ]
     for path in (path for folder in ours for path in folder.rglob(".*.tmp")):
         match = _LEFTOVER.match(path.name)
-        if match is None or roots.raw in path.parents:
+        if match is None or roots.raw in path.parents or not _abandoned(path, match):
             continue
-        try:
-            if match["host"] == _host():
-                abandoned = not Path(f"/proc/{match['pid']}").exists()
-            else:
-                abandoned = time.time() - path.stat().st_mtime > _ABANDONED_S
-            if abandoned:
-                path.unlink()
-                removed.append(path)
-        except FileNotFoundError:  # finished, or swept by another run
-            continue
-    for path in roots.scratch.iterdir() if roots.scratch.is_dir() else ():
-        if time.time() - path.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # finished, swept by another run, or not ours to remove
+            path.unlink()
             removed.append(path)
+    elsewhere = Path(tempfile.gettempdir())  # where the data root's own name does not suit the tools
+    for folder in (roots.scratch, elsewhere):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            match = _WORKING_FOLDER.match(path.name)
+            if (folder == elsewhere and match is None) or not _abandoned(path, match):
+                continue
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                removed.append(path)
     return removed
+
+
+def _abandoned(path: Path, match: re.Match[str] | None) -> bool:
+    """Whether nobody works on an unfinished file or working folder any more, as far as its name and age tell."""
+    if match is not None and match["host"] == _host():
+        return not Path(f"/proc/{match['pid']}").exists()
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED_S
+    except OSError:
+        return False
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether files in a folder can be locked; SQLite would wait a minute for each lock where there are none."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in NO_LOCKS
+    return True
 
 
 def _sync_folder(folder: Path) -> None:
@@ -178,12 +215,21 @@ def safe_name(text: str, limit: int = 100) -> str:
 
 
 class _Memo:
-    """Digests by path, believed while inode, size, mtime and ctime stay: shared by threads and processes."""
+    """Digests by path, believed while inode, size, mtime and ctime stay: shared by threads and processes.
+
+    It only saves time: where it cannot be read or written (a full or read-only disk, a file system without locks, a
+    file torn by a power cut) there is none, and every digest is taken from the file itself.
+    """
 
     def __init__(self, database: Path) -> None:
         self._database = database
         self._local = threading.local()
-        database.parent.mkdir(parents=True, exist_ok=True)
+        self._told = False
+        with suppress(OSError):  # SQLite then says why it cannot be opened
+            database.parent.mkdir(parents=True, exist_ok=True)
+        self._off = not has_locks(database.parent)
+        if self._off:
+            self._tell("no locks on this file system")
 
     def _connection(self) -> sqlite3.Connection:
         if getattr(self._local, "pid", None) != os.getpid():
@@ -195,11 +241,38 @@ class _Memo:
         return self._local.connection  # type: ignore[no-any-return]
 
     def get(self, key: str, signature: str) -> str | None:
-        row = self._connection().execute("select signature, digest from memo where key=?", (key,)).fetchone()
+        if self._off:
+            return None
+        try:
+            row = self._connection().execute("select signature, digest from memo where key=?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            self._do_without(error)
+            return None
         return row[1] if row and row[0] == signature else None
 
     def put(self, key: str, signature: str, digest: str) -> None:
-        self._connection().execute("replace into memo values(?,?,?)", (key, signature, digest))
+        if self._off:
+            return
+        try:
+            self._connection().execute("replace into memo values(?,?,?)", (key, signature, digest))
+        except sqlite3.Error as error:
+            self._do_without(error)
+
+    def _do_without(self, error: sqlite3.Error) -> None:
+        """A database that is none any more is removed, and begun anew when it is next opened."""
+        torn_database = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        if torn_database:
+            self._local.pid = None
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    self._database.with_name(self._database.name + suffix).unlink()
+        self._tell(str(error))
+
+    def _tell(self, why: str) -> None:
+        """Say it once a process."""
+        if not self._told:
+            self._told = True
+            _log.warning("%s: %s; digests are taken from the files, which takes longer", self._database, why)
 
 
 def _database(folder: Path) -> Path:
@@ -300,12 +373,11 @@ def _check_sum(header: bytes, stream: IO[bytes], path: Path) -> None:
     OSError
         If they do not fit. An HDU without CHECKSUM is not checked.
     """
-    values = {card[:8].strip(): card[10:].partition("/")[0].strip() for card in _cards(header)}
+    values = _values(header)
     if "CHECKSUM" not in values:
         return
     try:
-        axes = [int(values[f"NAXIS{axis + 1}"]) for axis in range(int(values["NAXIS"]))]
-        size = abs(int(values["BITPIX"])) // 8 * math.prod(axes) if axes else 0
+        size = _data_size(values)
     except (KeyError, ValueError) as error:
         raise OSError(f"{path}: its header does not tell its size: {error}") from error
     left, total = -(-size // _FITS_BLOCK) * _FITS_BLOCK, int.from_bytes(header, "big")
@@ -315,6 +387,17 @@ def _check_sum(header: bytes, stream: IO[bytes], path: Path) -> None:
     if left > 0 or total % 0xFFFFFFFF:
         raise OSError(f"{path}: its first HDU does not fit its CHECKSUM")
     stream.seek(len(header))
+
+
+def _values(header: bytes) -> dict[str, str]:
+    return {card[:8].strip(): card[10:].partition("/")[0].strip() for card in _cards(header)}
+
+
+def _data_size(values: dict[str, str]) -> int:
+    """Bytes of an HDU's data without padding (FITS standard 4.0, eq. 2)."""
+    axes = [int(values[f"NAXIS{axis + 1}"]) for axis in range(int(values["NAXIS"]))]
+    extra, groups = int(values.get("PCOUNT", "0")), int(values.get("GCOUNT", "1"))
+    return abs(int(values["BITPIX"])) // 8 * groups * (extra + math.prod(axes)) if axes else 0
 
 
 def ref(path: Path, roots: Roots, scope: str = "file") -> FileRef:
@@ -328,3 +411,35 @@ def is_current(product: FileRef, roots: Roots) -> bool:
         return _digest(roots.of(product), product.scope, roots) == product.digest
     except OSError:
         return False
+
+
+def torn(path: Path) -> str:
+    """Why a file of a format that knows its own end cannot be whole; empty if it may be, or is of another format.
+
+    FITS: header and data of every HDU are there to their last block; VOTable: the closing tag. What the values are is
+    not looked at.
+    """
+    with open(path, "rb") as stream:
+        start = stream.read(512)
+        if start.startswith(b"SIMPLE  ="):
+            stream.seek(0)
+            return _torn_fits(stream, path)
+        if b"<VOTABLE" in start or start.startswith(b"<?xml"):
+            stream.seek(max(0, path.stat().st_size - 512))
+            return "" if stream.read().rstrip().endswith(b"</VOTABLE>") else "its closing tag is missing"
+    return ""
+
+
+def _torn_fits(stream: IO[bytes], path: Path) -> str:
+    size = os.fstat(stream.fileno()).st_size
+    while stream.tell() < size:
+        try:
+            values = _values(_primary_header(stream, path))
+            length = _data_size(values)
+        except (OSError, KeyError, ValueError):
+            return "a header without an end"
+        end = stream.tell() + -(-length // _FITS_BLOCK) * _FITS_BLOCK
+        if end > size:
+            return f"{size} of {end} bytes"
+        stream.seek(end)
+    return ""

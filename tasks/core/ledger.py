@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ from models.base import Record, Roots
 __all__ = ["LEDGER", "Made", "note_made", "read_made", "size", "told"]
 
 LEDGER = "made.jsonl"
+
+_log = logging.getLogger("ohp.ledger")
 
 
 class Made(Record):
@@ -38,15 +41,27 @@ def _path(roots: Roots) -> Path:
 
 
 def note_made(roots: Roots, made: Made) -> None:
-    """Append a line; lines of several processes do not mix (one write in append mode)."""
+    """Append a line; lines of several processes do not mix (one write in append mode).
+
+    The work itself is done: where the line cannot be written (a full disk), the log says so, and nothing else happens.
+    """
     path = _path(roots)
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(made.model_dump(mode="json"), ensure_ascii=False) + "\n").encode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        os.write(descriptor, line)
-    finally:
-        os.close(descriptor)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, line if _ends_well(descriptor) else b"\n" + line)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        _log.warning("%s: %s; what ran is not noted there", path, error.strerror)
+
+
+def _ends_well(descriptor: int) -> bool:
+    """Whether the last line is whole: the next one must not become a part of one that was cut."""
+    size = os.fstat(descriptor).st_size
+    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
 
 
 def size(roots: Roots) -> int:

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from tasks.core.errors import StageError, TransientError, blame
 from tasks.core.files import remove_unfinished
-from tasks.core.tools import StoppedError, stop_tools, stopping
+from tasks.core.tools import StoppedError, end_orphans, stop_tools, stopping
 
 __all__ = ["configure_pool", "in_pool", "stop_pool", "work_here"]
 
@@ -118,6 +118,7 @@ def _forget(pool: ProcessPoolExecutor) -> None:
         if _pool is pool:
             _pool = None
     pool.shutdown(wait=False, cancel_futures=True)
+    end_orphans()
 
 
 def stop_pool(at_once: bool = False) -> None:

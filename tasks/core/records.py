@@ -42,6 +42,8 @@ NOTHING: Any = object()
 """What `Recording.get` gives where there is no record that counts; None may be a result."""
 
 _POLL_S = 0.05
+_CLOCKS_DIFFER_S = 300.0
+"""How far the clock of a network disk may be ahead of ours."""
 
 
 def stage_of(key: str) -> str:
@@ -91,11 +93,13 @@ class Recording:
         """The recorded result, or `NOTHING`.
 
         A record counts while it can be read, all its products are there with their content, and nobody asked
-        for its stage to run again.
+        for its stage to run again. What only stands in for the work of a tool that failed (``provisional``) counts in
+        the run that made it.
         """
         path = self.folder / key
         try:
-            if self.refresh and stage_of(key) in self.refresh and path.stat().st_mtime < self.since:
+            written = path.stat().st_mtime
+            if self.refresh and stage_of(key) in self.refresh and not self._of_this_run(written):
                 return NOTHING
             result = _result_in(_unsealed(path))
         except FileNotFoundError:
@@ -103,7 +107,13 @@ class Recording:
         except (OSError, ValueError, LookupError, TypeError, ImportError, AttributeError, RecursionError) as error:
             _log.warning("the record %s cannot be read and does not count: %s", path.name, error)
             return NOTHING
+        if getattr(result, "provisional", False) and not self._of_this_run(written):
+            return NOTHING
         return result if all(is_current(product, self.roots) for product in products_in(result)) else NOTHING
+
+    def _of_this_run(self, written: float) -> bool:
+        """Whether a record was written since the run began; one from the future is of before the clock was set back."""
+        return self.since <= written < time.time() + _CLOCKS_DIFFER_S
 
     def forget(self, key: str) -> None:
         """Remove a record."""

@@ -20,7 +20,6 @@ __all__ = ["ExtractionOptions", "extract_catalogue", "linear_header", "mesh_px",
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
-_TIMEOUT_S = 120.0
 _KERNEL = "CONV NORM\n1 2 1\n2 4 2\n1 2 1\n"
 """SExtractor's default detection filter (FWHM 2 px)."""
 
@@ -46,6 +45,7 @@ class ExtractionOptions(Record):
     gain: float = Field(ge=0, description="e-/ADU; 0: no photon noise")
     seeing_arcsec: float = Field(gt=0)
     zero_point: float = 0.0
+    timeout_s: float = Field(120.0, gt=0, description="wall-clock limit")
 
     def config(self) -> str:
         """The configuration file's text."""
@@ -198,7 +198,7 @@ def extract_catalogue(
     (folder / "detect.conv").write_text(_KERNEL)
     catalogue = folder / "stars.cat"
     run_tool(
-        "source-extractor", ["image.fits", "-c", "extract.conf"], cwd=folder, timeout_s=_TIMEOUT_S,
+        "source-extractor", ["image.fits", "-c", "extract.conf"], cwd=folder, timeout_s=options.timeout_s,
         outputs=[catalogue], log=log,
     )  # fmt: skip
     _stop_clock(catalogue)

@@ -83,6 +83,7 @@ def model_psf(calibrated: CalibratedFrame, roots: Roots, telescope: Telescope, s
         saturation_adu=SATURATION_MARGIN * float(ceiling),
         gain=calibrated.reduced.gain,
         seeing_arcsec=(width or 4.0) * scale,
+        timeout_s=settings.timeout_s,
     )
     place = f"{raw.telescope}/{raw.night}/{raw.name}"
     logs = roots.logs / "psf"
@@ -100,6 +101,7 @@ def model_psf(calibrated: CalibratedFrame, roots: Roots, telescope: Telescope, s
                 max_ellipticity=settings.max_ellipticity,
                 fwhm_range_px=fwhm_range(width),
                 flag_mask=BLEMISH,
+                timeout_s=settings.timeout_s,
             ),
             candidates(read_objects(catalogue), settings),
             logs / f"{raw.year}_{place.replace('/', '_')}_psfex.log",

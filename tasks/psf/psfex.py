@@ -20,7 +20,6 @@ __all__ = ["PsfexOptions", "PsfexResult", "evaluate_psf", "run_psfex", "run_psfe
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
-_TIMEOUT_S = 120.0
 _REFINED_PX = 11
 """Side of the core that is solved for pixel by pixel where the stars are undersampled (FWHM < 3 px), px. The time
 goes with its sixth power; on real frames of FWHM 1.9 px, 11 instead of the 20 of PSFEx gives the same width and
@@ -41,6 +40,7 @@ class PsfexOptions(Record):
     max_ellipticity: float = Field(0.3, gt=0)
     fwhm_range_px: tuple[float, float]
     flag_mask: int = Field(description="IMAFLAGS_ISO bits that reject a star")
+    timeout_s: float = Field(120.0, gt=0, description="wall-clock limit")
 
     def config(self) -> str:
         """The configuration file's text."""
@@ -122,7 +122,12 @@ def run_psfex(catalogue: Path, options: PsfexOptions, log: Path) -> PsfexResult:
     xml = folder / "psfex.xml"
     xml.unlink(missing_ok=True)
     run_tool(
-        "psfex", [catalogue.name, "-c", "psfex.conf"], cwd=folder, timeout_s=_TIMEOUT_S, outputs=[model, xml], log=log
+        "psfex",
+        [catalogue.name, "-c", "psfex.conf"],
+        cwd=folder,
+        timeout_s=options.timeout_s,
+        outputs=[model, xml],
+        log=log,
     )
     facts = _facts(xml)
     accepted = int(facts["NStars_Accepted_Total"])

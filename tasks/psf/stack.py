@@ -106,6 +106,7 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
                     gain=0.0,
                     seeing_arcsec=width * scale,
                     zero_point=30.0,
+                    timeout_s=settings.timeout_s,
                 ),
                 log.with_name(f"{log.name}_extraction.log"),
             )  # fmt: skip
@@ -307,6 +308,7 @@ def _model(
                 max_ellipticity=settings.max_ellipticity,
                 fwhm_range_px=fwhm_range(width),
                 flag_mask=BLEMISH,
+                timeout_s=settings.timeout_s,
             ),
             number,
             log.with_name(f"{log.name}_psfex.log"),

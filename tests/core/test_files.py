@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.base import FileRef, Roots
-from tasks.core.files import digest_file, digest_pixels, is_current, ref, safe_name, write_json, writing
+from tasks.core import files
+from tasks.core.files import digest_file, digest_pixels, is_current, ref, safe_name, torn, write_json, writing
 from tasks.core.fitsio import write_fits
 
 REPO = Path(__file__).resolve().parents[2]
@@ -158,3 +159,77 @@ def test_a_product_is_current_while_its_content_is(roots):
 def test_a_product_lies_inside_its_root(path):
     with pytest.raises(ValueError, match="not a path inside its root"):
         FileRef(path=path, digest="0" * 64)
+
+
+@pytest.mark.parametrize("damage", ["torn", "a folder", "garbage after"])
+def test_the_memo_of_digests_is_worth_nothing_when_damaged_and_costs_nothing(roots, tmp_path, damage):
+    roots.data.mkdir()
+    file = roots.data / "x"
+    file.write_bytes(b"abc")
+    right = digest_file(file)
+    database = roots.data / ".cache" / "digests.sqlite"
+    database.parent.mkdir()
+    if damage == "a folder":
+        database.mkdir()
+    elif damage == "torn":
+        database.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 20)
+    else:
+        assert digest_file(file, roots) == right
+        files._memos.clear()
+        content = bytearray(database.read_bytes())
+        content[100:] = os.urandom(len(content) - 100)
+        database.write_bytes(content)
+    for _ in range(3):
+        assert digest_file(file, roots) == right
+    file.write_bytes(b"abcd")
+    assert digest_file(file, roots) != right
+
+
+def test_without_locks_there_is_no_memo_and_no_waiting(tmp_path):
+    program = (
+        "import sys, pathlib; from models.base import Roots; from tasks.core.files import digest_file;"
+        "data = pathlib.Path(sys.argv[1]); (data / 'x').write_bytes(b'abc');"
+        "print(digest_file(data / 'x', Roots(data=data, raw=data)))"
+    )
+    lockless = [sys.executable, "-m", "tests.faults.lockless", sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(lockless, cwd=REPO, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == digest_file(tmp_path / "x")
+    assert "no locks on this file system" in done.stderr
+
+
+def test_a_line_of_the_ledger_that_was_cut_costs_no_other(roots):
+    from tasks.core.ledger import Made, note_made, now, read_made
+
+    def note(what: str) -> None:
+        note_made(roots, Made(at=now(), stage="reduce", what=what, key="k", outcome="made", seconds=1.0, run=""))
+
+    note("one")
+    with (roots.logs / "made.jsonl").open("a") as stream:
+        stream.write('{"at": "2026-')
+    note("two")
+    note("three")
+    assert [each.what for each in read_made(roots)] == ["one", "two", "three"]
+
+
+def test_a_ledger_that_cannot_be_written_costs_no_result(roots):
+    from tasks.core.ledger import Made, note_made, now
+
+    (roots.logs / "made.jsonl").mkdir(parents=True)
+    note_made(roots, Made(at=now(), stage="reduce", what="x", key="k", outcome="made", seconds=1.0, run=""))
+
+
+@pytest.mark.parametrize("tables", [0, 1, 2])
+def test_a_fits_file_cut_anywhere_is_torn(tmp_path, tables):
+    hdus = [fits.PrimaryHDU(np.ones((30, 40), "i2") if tables == 0 else None)]
+    hdus += [
+        fits.BinTableHDU.from_columns([fits.Column("V", "PE()", array=[[1.0, 2.0], [3.0]])]) for _ in range(tables)
+    ]
+    path = tmp_path / "x.fits"
+    fits.HDUList(hdus).writeto(path)
+    whole = path.read_bytes()
+    assert torn(path) == ""
+    ends = {0, *(hdu.fileinfo()["datLoc"] + hdu.fileinfo()["datSpan"] for hdu in fits.open(path))}
+    for length in {*range(100, len(whole), 997), len(whole) - 1, len(whole) // 2}:
+        path.write_bytes(whole[:length])
+        assert bool(torn(path)) == (length not in ends)

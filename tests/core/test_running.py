@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
+from flows._way import as_failure
+from models.base import Roots
 from models.frame import FrameFailure
-from tasks.core.errors import StageError, TransientError
+from tasks.core.errors import StageError, TransientError, blame
 from tasks.core.running import settled
 from tasks.core.tools import ToolFailedError
 
@@ -42,3 +45,38 @@ def test_what_would_fail_again_is_a_result(cause):
 def test_what_may_go_better_tomorrow_is_raised_and_so_never_recorded(error, cause):
     with pytest.raises(type(error)):
         settled("x.fits", _raise, error, cause)
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x.fits"), "No space left on device: /data/x.fits"),
+        (OSError("Not enough space on disk: requested 2359296, available 0."), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "Permission denied: /data/x"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
+        (MemoryError("Unable to allocate 8 GiB"), "memory ran out"),
+    ],
+)
+def test_what_the_machine_refused_is_said_and_pending_whatever_the_stage_took_it_for(cause, words):
+    """Across processes, and however deep it lies."""
+    with pytest.raises(StageError) as failure:
+        settled("x.fits", _raise, _stage(), cause)
+    deep, error = RuntimeError("while writing"), _stage()
+    deep.__cause__, error.__cause__ = cause, deep
+    blame(error)
+    for record in (failure.value.record("x.fits"), error.record("x.fits")):
+        assert record.reason == words
+        assert record.pending
+        assert "run the same command again" in record.remedy
+    for behind in (cause, deep):
+        record = as_failure(behind, "x.fits", "combine", Roots(data=Path("/nowhere"), raw=Path("/nowhere")))
+        assert (record.stage, record.reason, record.pending) == ("combine", words, True)
+
+
+def test_a_mistake_of_ours_is_none_of_the_machine(tmp_path):
+    roots = Roots(data=tmp_path, raw=tmp_path)
+    record = as_failure(KeyError("FWHM"), "x.fits", "measure", roots)
+    assert record.reason.startswith("unforeseen KeyError")
+    assert not record.pending
+    (log,) = roots.logs.glob("error-*.log")
+    assert "KeyError" in log.read_text()
