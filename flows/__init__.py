@@ -19,10 +19,9 @@ _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-    # Hundreds of requests at once wait for their turn at the database instead of failing (10, 5, 30 and 60 s else).
-    "PREFECT_SERVER_DATABASE_TIMEOUT": "300",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
-    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_TIMEOUT": "300",
+    # A flow whose server is busy with hundreds of requests waits for its answer instead of failing after a minute.
     "PREFECT_API_REQUEST_TIMEOUT": "300",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
