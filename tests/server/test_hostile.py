@@ -67,8 +67,8 @@ def test_what_headers_say_is_text_in_the_interface(hostile, tmp_path):
             if each["type"] == "markdown":
                 page.open(f"{hostile.url}/artifacts/artifact/{each['id']}", "What ran")
                 nothing_ran(page)
-        for run in (reduced, stacked):
-            page.open(f"{hostile.url}/runs/flow-run/{run}", "what ran")
+        for run, title in ((reduced, "reduce 2023 T120"), (stacked, "stack M67 T120")):
+            page.open(f"{hostile.url}/runs/flow-run/{run}", title)
             nothing_ran(page)
         for place in ("index.html", "M67/T120/index.html"):
             page.open((hostile.roots.data / "stacks" / place).as_uri(), "M67")
