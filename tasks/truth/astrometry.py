@@ -8,10 +8,11 @@ from collections import defaultdict
 
 import numpy as np
 import numpy.typing as npt
+from astropy.wcs import WCS
 from scipy.spatial import cKDTree
 
 from models.frame import FrameRecord
-from models.simulation import TrueFrame
+from models.simulation import TrueFrame, TrueWcs
 from tasks.astrometry import read_head
 from tasks.catalogs import separation
 from tasks.quality import read_sources
@@ -37,13 +38,12 @@ def _offsets(record: FrameRecord, true: TrueFrame, scene: Scene) -> dict[int, Fl
     A source counts as the star it lies on if it has about the star's light: the arm of a spiral does not.
     """
     assert record.measured is not None
-    assert record.reduced is not None
-    head = scene.roots.of(record.reduced.file).with_suffix(".head")
-    if not head.is_file():
+    head = _head_of(record, scene)
+    if head is None:
         return {}
     sources = read_sources(record.measured, scene.roots)
     good = (sources["SNR"] > _BRIGHT_SNR) & (sources["FLAGS"] == 0)
-    ra, dec = read_head(head).all_pix2world(np.asarray(sources["X"])[good], np.asarray(sources["Y"])[good], 1)
+    ra, dec = head.all_pix2world(np.asarray(sources["X"])[good], np.asarray(sources["Y"])[good], 1)
     known = true_sources(true, scene.stars, margin_px=20)
     assert true.wcs is not None
     ra0, dec0 = true.wcs.crval
@@ -61,38 +61,34 @@ def _offsets(record: FrameRecord, true: TrueFrame, scene: Scene) -> dict[int, Fl
     }
 
 
-def _over_chip(record: FrameRecord, true: TrueFrame, scene: Scene) -> FloatArray | None:
-    """How far a frame's `.head` is from the truth on a grid over the whole chip, stars or not, mas."""
+def _head_of(record: FrameRecord, scene: Scene) -> WCS | None:
     assert record.reduced is not None
-    assert true.wcs is not None
     head = scene.roots.of(record.reduced.file).with_suffix(".head")
-    if not head.is_file():
-        return None
-    ny, nx = true.wcs.shape
+    return read_head(head) if head.is_file() else None
+
+
+def _over_chip(head: WCS, true: TrueWcs) -> FloatArray:
+    """How far a frame's `.head` is from the truth on a grid over the whole chip, stars or not, mas."""
+    ny, nx = true.shape
     x, y = (each.ravel() for each in np.meshgrid(np.linspace(1, nx, _NODES), np.linspace(1, ny, _NODES)))
-    ra0, dec0 = true.wcs.crval
-    ra, dec = read_head(head).all_pix2world(x, y, 1)
-    true_ra, true_dec = to_sky(true.wcs, x, y)
+    ra0, dec0 = true.crval
+    ra, dec = head.all_pix2world(x, y, 1)
+    true_ra, true_dec = to_sky(true, x, y)
     off = tangent(ra, dec, ra0, dec0) - tangent(true_ra, true_dec, ra0, dec0)
     return np.asarray(1e3 * np.hypot(off[:, 0], off[:, 1]))
 
 
-def _over_field(record: FrameRecord, true: TrueFrame, scene: Scene, centre: tuple[float, float]) -> FloatArray | None:
+def _over_field(head: WCS, true: TrueWcs, scene: Scene, centre: tuple[float, float]) -> FloatArray:
     """What a frame's `.head` puts places of the sky off by, arcsec (n, 2), on a grid about a centre (deg).
 
     NaN where the place is not on the chip; the same places for all frames of a field.
     """
-    assert record.reduced is not None
-    assert true.wcs is not None
-    head = scene.roots.of(record.reduced.file).with_suffix(".head")
-    if not head.is_file():
-        return None
-    ny, nx = true.wcs.shape
+    ny, nx = true.shape
     half = max(nx, ny) / 2 * scene.telescope.camera.grid_scale / 3600
     east, north = (each.ravel() for each in np.meshgrid(*(np.linspace(-half, half, _NODES),) * 2))
     ra, dec = centre[0] + east / np.cos(np.radians(centre[1])), centre[1] + north
-    x, y = to_pixels(true.wcs, ra, dec)
-    head_ra, head_dec = read_head(head).all_pix2world(x, y, 1)
+    x, y = to_pixels(true, ra, dec)
+    head_ra, head_dec = head.all_pix2world(x, y, 1)
     found = tangent(head_ra, head_dec, *centre) - tangent(ra, dec, *centre)
     found[(x < 1) | (x > nx) | (y < 1) | (y > ny)] = np.nan
     return found
@@ -120,11 +116,10 @@ def astrometric_figures(scene: Scene) -> list[Figure]:
         ra, dec = to_sky(true.wcs, np.array([(nx + 1) / 2]), np.array([(ny + 1) / 2]))
         solution = record.solved.solution
         wrong += float(separation(ra[0], dec[0], solution.ra, solution.dec)) * 3600 > _WRONG_ARCSEC
-        if (chip := _over_chip(record, true, scene)) is not None:
-            chips[record.raw.label] = chip
         centre = centres.setdefault(true.field or "", (solution.ra, solution.dec))
-        if (field := _over_field(record, true, scene, centre)) is not None:
-            fields[true.field or "", true.filter or ""].append(field)
+        if (head := _head_of(record, scene)) is not None:
+            chips[record.raw.label] = _over_chip(head, true.wcs)
+            fields[true.field or "", true.filter or ""].append(_over_field(head, true.wcs, scene, centre))
         offsets = _offsets(record, true, scene)
         if not offsets:
             continue
