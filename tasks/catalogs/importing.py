@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import math
 import warnings
 from dataclasses import dataclass
@@ -90,14 +92,23 @@ def _sniff(path: Path) -> str | None:
     return None
 
 
+_PACKED: dict[bytes, type[gzip.GzipFile] | type[bz2.BZ2File] | type[lzma.LZMAFile]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+"""What astropy's readers unpack."""
+
+
 def _check_size(path: Path) -> None:
     """Refuse what would fill the memory: astropy's readers unpack and read without a limit."""
     size = path.stat().st_size
     with open(path, "rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    if packed:
+        start = stream.read(6)
+    opener = next((opener for sign, opener in _PACKED.items() if start.startswith(sign)), None)
+    if opener is not None:
         size = 0
-        with gzip.open(path) as unpacked:
+        with opener(path) as unpacked:
             while size <= _MAX_BYTES and (piece := unpacked.read(1 << 20)):
                 size += len(piece)
     if size > _MAX_BYTES:

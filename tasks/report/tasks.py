@@ -49,7 +49,9 @@ def published_frame(record: FrameRecord, roots: Roots) -> FileRef | FrameFailure
 def report_with_artifact(path: Path, kind: str, rows: Sequence[Record], title: str) -> None:
     """Write a report file and show it as a table artifact."""
     write_report(path, kind, rows)
-    table = [{key: str(value) for key, value in row.model_dump(mode="json").items()} for row in rows[:_MOST_ROWS]]
+    # Prefect's interface takes the cells of a table for Markdown.
+    shown = rows[:_MOST_ROWS]
+    table = [{key: in_markdown(value) for key, value in row.model_dump(mode="json").items()} for row in shown]
     more = f" (the first {_MOST_ROWS} of {len(rows)} rows)" if len(rows) > _MOST_ROWS else ""
     create_table_artifact(table, key=_key(f"{kind}-{title}"), description=in_markdown(f"{kind}, {title}{more}: {path}"))
 

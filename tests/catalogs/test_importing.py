@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import subprocess
 import sys
 from pathlib import Path
@@ -223,10 +225,11 @@ def test_a_place_at_infinity_is_none(tmp_path):
     assert np.isnan(found.table["phot_g_mean_mag"]).sum() == 1
 
 
-def test_a_bomb_under_gzip_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_bomb_is_refused(tmp_path, monkeypatch, pack):
     monkeypatch.setattr("tasks.catalogs.importing._MAX_BYTES", 1 << 20)
-    path = tmp_path / "bomb.csv.gz"
-    path.write_bytes(gzip.compress(b"source_id,ra,dec\n" + b"1,2,3\n" * 400_000))
+    path = tmp_path / "bomb.csv"
+    path.write_bytes(pack(b"source_id,ra,dec\n" + b"1,2,3\n" * 400_000))
     assert path.stat().st_size < 20_000
     with pytest.raises(UserError, match="more than 1 MB"):
         read_catalog_file("gaia", path, M67)

@@ -29,9 +29,8 @@ def test_nothing_without_the_password_and_everything_with_it(campaign, tmp_path)
         assert "started" in made.deployments("worker", "--background")
         assert "answers" in made.deployments("status")
         done = made.run("flows.stack_target", "M67")  # a run from the shell beside it; there are no frames to stack
-        assert done.returncode == 1, done.stdout + done.stderr
         assert f"Prefect server {made.url}" in done.stdout
-        assert "no calibrated frames" in done.stdout + done.stderr
+        assert "no reduced frames of T120" in done.stdout + done.stderr
 
         known = made.environment.pop("PREFECT_SERVER_API_AUTH_STRING")
         for words in (None, "observer:wrong"):
