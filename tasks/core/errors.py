@@ -58,7 +58,8 @@ def blame(error: StageError) -> None:
             error.args = (error.stage, *trouble)
             error.of_the_machine = True
             return
-    error.of_the_machine = any(isinstance(cause, OSError) and cause.errno is not None for cause in causes[:1])
+    if any(isinstance(cause, OSError) and cause.errno is not None for cause in causes[:1]):
+        error.of_the_machine = True
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

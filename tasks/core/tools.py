@@ -9,6 +9,7 @@ log only when it fails. An output that is there in part is no output.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import itertools
 import os
@@ -94,7 +95,7 @@ class ToolFailedError(StageError):
     @classmethod
     def with_room(cls, free: int, stage: str, reason: str, remedy: str, log: Path | None = None) -> ToolFailedError:
         """The failure of a tool that found so many bytes free: tools seldom say that it was the disk that is full."""
-        if free >= _LITTLE_ROOM:
+        if free >= _LITTLE_ROOM and os.strerror(errno.ENOSPC) not in reason:
             return cls(stage, reason, remedy, log)
         error = cls(stage, f"the disk is full ({free >> 20} MB left): {reason}", _MAKE_ROOM, log)
         error.of_the_machine = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,12 +212,52 @@ def test_a_head_that_is_wrong_is_refused(
     group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: str, word: str
 ) -> None:
     """SCAMP exits with 0 and writes a head: that proves nothing."""
-    import re
-
     fake_scamp(tmp_path, monkeypatch, f'$REAL "$@"\n{lie}')
     result = group.align()
     assert {frame.source for frame in result.aligned} <= {"joint", "plate"}
     assert all(re.search(word, frame.reason) for frame in result.aligned), [f.reason for f in result.aligned]
+
+
+def scaled_cards(**factors: float) -> str:
+    """Shell that multiplies cards of every head by a number."""
+    cards = " ".join(
+        f'/^{name} *=/ {{ printf "%-8s= %20.12E\\n", "{name}", {by!r} * substr($0, 11, 20); next }}'
+        for name, by in factors.items()
+    )
+    return f"for f in *.head; do awk '{cards} {{ print }}' $f > t; mv t $f; done"
+
+
+@pytest.mark.parametrize(
+    ("lie", "word"),
+    [
+        ("sed -i 's/^CRVAL2.*/CRVAL2  = 45.0/' *.head", "0 stars matched"),
+        ("sed -i 's/^CRVAL2.*/CRVAL2  = 12.3/' *.head", "stars matched|chance"),
+        (scaled_cards(CD1_1=-1.0, CD2_1=-1.0), "mirrored|stars matched|chance"),
+        (scaled_cards(CD1_1=2.0, CD1_2=2.0, CD2_1=2.0, CD2_2=2.0), "times as large|stars matched|chance"),
+        ("sed -i 's/^CD/XX/' *.head", "lacks CD1_1"),
+        ("sed -i 's/^CRPIX1.*/CRPIX1  = NaN/' *.head", "."),
+    ],
+    ids=["another sky", "a field beside", "mirrored", "twice the scale", "no matrix", "not a number"],
+)
+def test_scamp_converged_on_nonsense(
+    group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: str, word: str
+) -> None:
+    """Whatever it says of itself: our own check against Gaia refuses it, and the frames keep their places."""
+    fake_scamp(tmp_path, monkeypatch, f'$REAL "$@"\n{lie}')
+    result = group.align()
+    assert not result.rejected
+    assert {frame.source for frame in result.aligned} <= {"joint", "plate"}
+    assert all(re.search(word, frame.reason) for frame in result.aligned), [f.reason for f in result.aligned]
+    for frame in result.aligned:
+        error = error_mas(group.cameras[frame.frame.raw.name], read_head(group.field.roots.of(frame.head)))
+        assert np.sqrt(np.mean(np.sum(error**2, axis=1))) < 150
+
+
+def test_with_too_few_stars_no_head_is_believed_and_the_frame_is_out(group: Group) -> None:
+    result = group.align(min_matched=100_000)
+    assert result.aligned == ()
+    assert len(result.rejected) == len(PLAN)
+    assert all("100000 are needed" in each.reason for each in result.rejected), [e.reason for e in result.rejected]
 
 
 def test_a_head_that_is_missing(group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

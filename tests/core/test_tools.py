@@ -14,6 +14,7 @@ from astropy.io import fits
 
 from models.base import Roots
 from tasks.core import tools
+from tasks.core.errors import blame
 from tasks.core.files import sweep
 from tasks.core.tools import ToolFailedError, ToolMissingError, end_orphans, run_tool, scratch, tool_version
 
@@ -276,3 +277,14 @@ def test_a_stopped_process_leaves_no_tool(stand_in, tmp_path):
             return
         time.sleep(0.1)
     pytest.fail("the tool outlived the process that started it")
+
+
+def test_a_tool_that_found_the_disk_full_says_so_and_is_pending(stand_in, tmp_path):
+    """Whoever filled it, and though there is room again: across processes, the failure is the machine's."""
+    stand_in("echo 'write error: No space left on device' >&2; exit 1")
+    with pytest.raises(ToolFailedError) as failure:
+        run(tmp_path)
+    blame(failure.value)  # as a worker does before the error goes to the flow
+    record = pickle.loads(pickle.dumps(failure.value)).record("x.fits")
+    assert record.pending
+    assert record.reason.startswith("the disk is full")

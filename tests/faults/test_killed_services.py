@@ -35,6 +35,11 @@ def victim_of(what: str, installation: Installation) -> int | None:
     return installation.holder(what)
 
 
+def pieces(place: Place) -> set[tuple[str, str]]:
+    """What was made: stage and name of each piece, however often."""
+    return {(entry.stage, entry.what) for entry in read_made(place.roots)}
+
+
 def restart(installation: Installation) -> None:
     """What a supervisor does; each says so where it runs already."""
     installation.deployments("server", "--background")
@@ -57,8 +62,8 @@ def test_killed_at_any_moment(what, request, api, tmp_path):
     draw = random.Random(moments)
     place = Place.beside(reference.roots.data, tmp_path / "data", api)
     place = Place(Roots(data=place.roots.data, raw=reference.roots.raw), api)
-    total = len({entry.key for entry in read_made(reference.roots)})
-    thresholds = sorted(draw.sample(range(0, total - 2), moments))
+    everything = pieces(reference)
+    thresholds = sorted(draw.sample(range(len(everything) - 2), moments))
     victims = [_VICTIMS[number % 3] for number in range(moments)]
     draw.shuffle(victims)
     kills = list(zip(thresholds, victims, strict=True))
@@ -84,7 +89,7 @@ def test_killed_at_any_moment(what, request, api, tmp_path):
         status, output = place.run(command, *map(str, parameters.values()))
         assert status == 0, output
     assert len(read_made(place.roots)) == before, "something was left to be made"
-    assert len({entry.key for entry in read_made(place.roots)}) == total
+    assert pieces(place) == everything
     assert place.unfinished() == []
     assert differences(place, reference, years) == []
 
@@ -95,7 +100,7 @@ def watched(
     """Follow a run to its end, killing what is due; its final state, `LOST` if nobody can tell."""
     end = time.monotonic() + 900
     while time.monotonic() < end:
-        if kills and len({entry.key for entry in read_made(place.roots)}) >= kills[0][0]:
+        if kills and len(pieces(place)) >= kills[0][0]:
             pid = victim_of(kills[0][1], installation)
             if pid is not None:
                 time.sleep(random.Random(len(kills)).uniform(0.0, 0.5))
