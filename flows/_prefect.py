@@ -265,21 +265,3 @@ def _count(client: SyncPrefectClient, flow_run_id: UUID, states: list[str] | Non
 def task_threads() -> int:
     """Threads of a flow's task runner: they wait for the processes, of which there is one a core."""
     return len(os.sched_getaffinity(0)) + 2
-
-
-_MESSAGES = 2000
-_CATCH_UP_S = 10.0
-
-
-def let_the_server_catch_up() -> None:
-    """Wait, at most 10 s, while more than 2000 messages on task runs are still to be sent to Prefect's server.
-
-    A task run sends three, of some 10 kB each with what belongs to it, and Prefect's queue of them has no end. Where
-    a frame costs a second, nothing ever waits; where all it takes is on record, the server is slower than the flow.
-    """
-    from prefect.events.worker import EventsWorker
-
-    waiting = EventsWorker.instance()._queue
-    end = time.monotonic() + _CATCH_UP_S
-    while waiting.qsize() > _MESSAGES and time.monotonic() < end:
-        time.sleep(0.05)

@@ -30,7 +30,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from flows._prefect import let_the_server_catch_up, task_threads
+from flows._pace import Pace
+from flows._prefect import task_threads
 from tasks.core.cache import known
 from tasks.core.errors import StageError
 from tasks.core.records import NOTHING
@@ -195,11 +196,13 @@ class RunProgress:
         results: list[Any] = []
         under_way: dict[PrefectFuture[Any], int] = {}
         ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
+        pace = Pace()
         with self.stage(name, len(calls)) as stage:
 
             def take() -> None:
                 future = ended.get()
                 results[under_way.pop(future)] = future.result(raise_on_failure=False)
+                pace.one_ended()
                 stage()
                 _forget_relations()
 
@@ -210,7 +213,7 @@ class RunProgress:
                     continue
                 while len(under_way) >= _in_flight():
                     take()
-                let_the_server_catch_up()
+                pace.wait()
                 future = work.submit(*_as_it_is(call, on_threads=False))
                 under_way[future] = len(results) - 1
                 future.add_done_callback(ended.put)

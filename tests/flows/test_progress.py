@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from prefect import flow, task
@@ -79,3 +80,27 @@ def test_few_are_under_way_at_a_time_and_prefect_keeps_little(monkeypatch):
     assert 1 <= most[0] <= 2 * task_threads()
     assert len(kept) == 80
     assert max(kept) <= 20 + 2 * 2 * task_threads()
+
+
+def test_a_flow_is_no_faster_than_its_server(monkeypatch):
+    """Behind is what the server has not yet noted; a pace that is not kept holds the next task run back."""
+    monkeypatch.setattr(flows._progress, "known", lambda *_: NOTHING)
+    monkeypatch.setattr(flows._pace, "_LOOK_EVERY_S", 0.0)
+    waits: list[float] = []
+    behind = iter([9.0, 7.0, 2.0])
+    real = flows._pace.Pace._behind
+
+    def told(pace: flows._pace.Pace) -> float:
+        assert real(pace) < 30
+        return next(behind, 0.0)
+
+    monkeypatch.setattr(flows._pace.Pace, "_behind", told)
+    monkeypatch.setattr(flows._pace, "time", SimpleNamespace(monotonic=time.monotonic, sleep=waits.append))
+
+    @flow(task_runner=task_runner())
+    def work() -> None:
+        with RunProgress("paced", "paced") as progress:
+            assert progress.each("pace", halved, [(n,) for n in (0, 2, 4)]) == [0.0, 1.0, 2.0]
+
+    work()
+    assert waits.count(0.5) == 2
