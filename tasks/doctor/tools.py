@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from tasks.core.errors import StageError
-from tasks.core.tools import TOOLS, tool_version
+from tasks.core.tools import TOOLS, ToolMissingError, tool_version
 from tasks.doctor.check import Check
 
 __all__ = ["check_tools"]
@@ -33,14 +32,10 @@ def _check(label: str) -> Check:
     try:
         version = tool_version(label)
     except StageError as error:
+        again = "" if isinstance(error, ToolMissingError) else "--reinstall "
         return Check(
-            subject="tools", name=label, state="missing", found=error.reason, mend=f"apt-get install {package}"
+            subject="tools", name=label, state="missing", found=error.reason, mend=f"apt-get install {again}{package}"
         )
-    except (OSError, subprocess.SubprocessError) as error:
-        return Check(
-            subject="tools", name=label, state="missing", found=f"cannot be started: {error}",
-            mend=f"apt-get install --reinstall {package}",
-        )  # fmt: skip
     path = next(found for name in TOOLS[label].names if (found := shutil.which(name)))
     found = f"{version.rpartition(' ')[2]} ({path})"
     if _numbers(version) < _MEASURED[label]:
