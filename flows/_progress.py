@@ -242,7 +242,7 @@ def _all_well(results: list[Any]) -> list[Any]:
 
 
 def _forget_relations() -> None:
-    """Which task made what, by which Prefect draws lines between task runs: kept of the last few hundred only."""
+    """Which task made what, by which Prefect draws lines between task runs: let go of when they are many."""
     context = FlowRunContext.get()
     if context is not None and len(context.run_results) > _RELATIONS:
         context.run_results.clear()
