@@ -31,7 +31,7 @@ from models.telescope import Telescope, TelescopeError, load_telescope
 from tasks.core.errors import UserError, machine_trouble
 from tasks.core.shown import at_terminal
 
-__all__ = ["ALL_SECTIONS", "REDUCE_SECTIONS", "STACK_SECTIONS", "Command", "say"]
+__all__ = ["ALL_SECTIONS", "REDUCE_SECTIONS", "STACK_SECTIONS", "YEARS", "Command", "say", "year"]
 
 REDUCE_SECTIONS = ("bias", "flat", "reduction", "quality", "astrometry", "photometry", "psf", "catalogs")
 """Sections of the settings that `reduce_year` uses."""
@@ -39,6 +39,9 @@ STACK_SECTIONS = ("astrometry", "scamp", "selection", "stack", "validation", "ph
 """Sections of the settings that `stack_target` uses."""
 ALL_SECTIONS = tuple(dict.fromkeys(REDUCE_SECTIONS + STACK_SECTIONS))
 """Sections of the settings that `build_release` uses."""
+
+YEARS = (1990, 2100)
+"""First and last year that a night may be of."""
 
 _EPILOG = """\
 exit status: 0 all asked for was made; 1 failed; 2 wrong usage or input; 75 made what could be made,
@@ -98,6 +101,17 @@ def _add_setting(group: argparse._ArgumentGroup, section: str, name: str, field:
     else:
         options |= {"type": kind, "metavar": "N" if kind is not str else "TEXT"}
     group.add_argument(*flags, **options)
+
+
+def year(text: str) -> int:
+    """A year of nights, of the command line."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not YEARS[0] <= value <= YEARS[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no year between {YEARS[0]} and {YEARS[1]}")
+    return value
 
 
 class Command:

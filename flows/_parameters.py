@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 from pydantic.fields import FieldInfo
 
-from flows._cli import ALL_SECTIONS, REDUCE_SECTIONS, STACK_SECTIONS
+from flows._cli import ALL_SECTIONS, REDUCE_SECTIONS, STACK_SECTIONS, YEARS
 from models.run import Stage
 from models.settings import Settings
 from models.target import TargetError, load_targets
@@ -101,7 +101,9 @@ TelescopeName = Annotated[
 ]
 Year = Annotated[
     int | None,
-    _form("Year of the nights (local noon to noon). None: that of the night that ended last.", ge=1990, le=2100),
+    _form(
+        "Year of the nights (local noon to noon). None: that of the night that ended last.", ge=YEARS[0], le=YEARS[1]
+    ),
 ]
 ReduceSettings = Annotated[Settings | None, WithJsonSchema(_settings_form(REDUCE_SECTIONS))]
 StackTargetSettings = Annotated[Settings | None, WithJsonSchema(_settings_form(STACK_SECTIONS))]

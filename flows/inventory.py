@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows import STATUS_OK
-from flows._cli import Command, say
+from flows._cli import Command, say, year
 from models.settings import Settings
 from models.telescope import Telescope
 
@@ -31,7 +31,7 @@ _KINDS = ("science", "flat", "bias", "dark", "junk")
 def command() -> Command:
     """The command's options."""
     made = Command("flows.inventory", _DESCRIPTION, writes=False)
-    made.parser.add_argument("years", nargs="*", type=int, metavar="YEAR", help="only nights of these years")
+    made.parser.add_argument("years", nargs="*", type=year, metavar="YEAR", help="only nights of these years")
     made.parser.add_argument("--json", type=Path, metavar="FILE", help="write a row for every file, as a report")
     return made
 

@@ -10,6 +10,7 @@ import sys
 from itertools import repeat
 
 from flows._cli import REDUCE_SECTIONS, Command
+from flows._cli import year as year_of
 
 command = Command(
     "flows.reduce_year",
@@ -17,7 +18,7 @@ command = Command(
     REDUCE_SECTIONS,
 )
 command.add_refresh()
-command.parser.add_argument("years", type=int, nargs="+", metavar="YEAR", help="year of the nights, such as 2025")
+command.parser.add_argument("years", type=year_of, nargs="+", metavar="YEAR", help="year of the nights, such as 2025")
 if __name__ == "__main__":
     command.begin()  # --help and mistakes end here, before Prefect's seconds of import
     from flows._prefect import begin

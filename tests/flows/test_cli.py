@@ -59,7 +59,9 @@ def test_help_teaches_and_imports_nothing_heavy(command):
     ("arguments", "environment", "says"),
     [
         (["flows.reduce_year"], {}, "required: YEAR"),
-        (["flows.reduce_year", "soon"], {}, "invalid int value: 'soon'"),
+        (["flows.reduce_year", "20205"], {}, "'20205' is no year between 1990 and 2100"),
+        (["flows.inventory", "M51"], {}, "'M51' is no year between 1990 and 2100"),
+        (["flows.reduce_year", "soon"], {}, "'soon' is no year between 1990 and 2100"),
         (["flows.reduce_year", "2025", "--telescope", "T12"], {}, "no telescope profile 'T12'; there are: T080, T120"),
         (["flows.reduce_year", "2025"], {"OHP_WORKERS": "many"}, "setting workers"),
         (["flows.reduce_year", "2025"], {"OHP_DATAROOT": "x"}, "did you mean 'OHP_DATA_ROOT'?"),
