@@ -85,7 +85,7 @@ def test_the_environment_names_the_roots(root: Path, tmp_path: Path) -> None:
         (["--root", "{}/empty"], "no raw frames under"),
         (["1999", "--root", "{}/noyear"], "no raw frames of 1999"),
         (["--root", "{}/empty", "--telescope", "T999"], "no telescope profile 'T999'"),
-        (["lastyear", "--root", "{}/empty"], "invalid int value"),
+        (["lastyear", "--root", "{}/empty"], "is no year between"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(tmp_path: Path, arguments: list[str], says: str) -> None:
