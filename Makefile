@@ -68,6 +68,8 @@ lock: setup  ## resolve requirements*.in into requirements*.lock (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
 		--python-version 3.11 --constraint requirements.lock requirements-cluster.in --output-file requirements-cluster.lock
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
+		--python-version 3.11 --constraint requirements.lock requirements-docs.in --output-file requirements-docs.lock
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
 		--python-version 3.11 requirements-audit.in --output-file requirements-audit.lock
 
 audit:  ## ask PyPI's advisories about every package of the lock files (its data must be reachable)

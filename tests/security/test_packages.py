@@ -17,7 +17,7 @@ def requirements(path: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-cluster.lock", "requirements-audit.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-cluster.lock", "requirements-docs.lock", "requirements-audit.lock"])
 def test_each_is_pinned_with_hashes_and_from_no_other_place(name):
     found = requirements(REPO / name)
     assert len(found) > 20
@@ -28,7 +28,7 @@ def test_each_is_pinned_with_hashes_and_from_no_other_place(name):
         assert not line.startswith("-")
 
 
-@pytest.mark.parametrize("stem", ["requirements", "requirements-cluster", "requirements-audit"])
+@pytest.mark.parametrize("stem", ["requirements", "requirements-cluster", "requirements-docs", "requirements-audit"])
 def test_what_is_asked_for_is_locked(stem):
     locked = {_LOCKED.match(line)[1].lower() for line in requirements(REPO / f"{stem}.lock")}
     asked = {re.split(r"[\[<>=!~ ;]", line)[0].lower() for line in requirements(REPO / f"{stem}.in")}
