@@ -139,7 +139,9 @@ def measure(place: Place) -> list[Figure]:
         _raw_frames(folder)
     figures = []
     for kind in ("bias", "flat"):
-        taken = contest(place, f"master {kind}", "bench.masters", {"folder": str(folder), "kind": kind}, ("ours", "theirs"))
+        taken = contest(
+            place, f"master {kind}", "bench.masters", {"folder": str(folder), "kind": kind}, ("ours", "theirs")
+        )
         ours, theirs = taken["ours"], taken["theirs"]
         share, rest, number = _different(folder, taken)
         figures += [
