@@ -42,6 +42,7 @@ Stage = Literal[
     "extend",
     "finish-extended",
     "picture-of-extended",
+    "source-list",
     "mean-psf",
 ]
 """The cached tasks, in the order of a frame's and a stack's way."""
