@@ -45,16 +45,21 @@ def stacking_campaign(place: Place, name: str, filters: tuple[str, ...], frames:
 
 def _call(command: dict[str, Any], recorded: Path) -> None:
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    subprocess.run(  # noqa: S603  # nosec B603
+    subprocess.run(  # nosec B603
         command["command"], cwd=recorded / command["folder"], check=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | threads,
     )  # fmt: skip
 
 
+def _in_turn(commands: Sequence[dict[str, Any]], recorded: Path) -> None:
+    for each in commands:
+        _call(each, recorded)
+
+
 def _bare(commands: Sequence[dict[str, Any]], recorded: Path, cores: int) -> dict[str, float]:
     """Seconds of each step of the script."""
     of = {tool: [each for each in commands if each["tool"] == tool] for tool in {each["tool"] for each in commands}}
-    stacks = [each for each in of["SWarp"] if "Y" == each["command"][each["command"].index("-COMBINE") + 1]]
+    stacks = [each for each in of["SWarp"] if each["command"][each["command"].index("-COMBINE") + 1] == "Y"]
     models = list(zip(of["source-extractor"], of["psfex"], strict=False))
     seconds = {}
     with ThreadPoolExecutor(cores) as threads:
@@ -64,7 +69,7 @@ def _bare(commands: Sequence[dict[str, Any]], recorded: Path, cores: int) -> dic
         seconds["scamp"] = time.perf_counter() - started
         list(threads.map(lambda each: _call(each, recorded), stacks))
         seconds["swarp"] = time.perf_counter() - started - seconds["scamp"]
-        list(threads.map(lambda pair: [_call(each, recorded) for each in pair], models))
+        list(threads.map(lambda pair: _in_turn(pair, recorded), models))
         seconds["all"] = time.perf_counter() - started
     seconds["psfex"] = seconds["all"] - seconds["scamp"] - seconds["swarp"]
     return seconds
@@ -114,8 +119,8 @@ def measure(place: Place) -> list[Figure]:
     steps = ", ".join(f"{step} {median(each[step] for each in bare):.1f} s" for step in ("scamp", "swarp", "psfex"))
     return [
         ratio(
-            f"stack_target of {frames * len(filters)} frames in {len(filters)} filters, against the bare commands", flow,
-            [each["all"] for each in bare], 1.15,
+            f"stack_target of {frames * len(filters)} frames in {len(filters)} filters, against the bare commands",
+            flow, [each["all"] for each in bare], 1.15,
             detail=f"medians {median(flow):.1f} s and {median(each['all'] for each in bare):.1f} s ({steps}; "
             + ", ".join(f"{count} x {tool}" for tool, count in counted.items()) + ")",
         ),
