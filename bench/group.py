@@ -26,7 +26,7 @@ from models.base import Roots
 from models.simulation import SimulationOptions
 from tasks.simulation import simulate_campaign
 
-__all__ = ["measure", "stacking_campaign"]
+__all__ = ["measure", "recorded_commands", "stacking_campaign"]
 
 _GROUP, _YEAR = "M67", 2025
 
@@ -83,19 +83,37 @@ def _one_per_stack(commands: list[dict[str, Any]], n_stacks: int) -> list[dict[s
     return kept
 
 
-def measure(place: Place) -> list[Figure]:
-    """The flow beside a running server, and the script, in turns."""
-    cores = machine()["cores"]
+def _ready(place: Place) -> tuple[Roots, tuple[str, ...], int]:
+    """A campaign that is reduced, its filters, and frames a filter."""
     few = place.frames < 100
-    filters = ("g", "r") if few else ("B", "V", "g", "r", "i", "Ha")
-    frames = 2 if few else 8
-    ready = stacking_campaign(place, "group", filters, frames)
-    recorded, work = place.folder / "recorded", place.folder / "group-turn"
+    filters, frames = (("g", "r"), 2) if few else (("B", "V", "g", "r", "i"), 8)
+    return stacking_campaign(place, "group", filters, frames), filters, frames
+
+
+def _record(place: Place, ready: Roots, work: Path) -> Path:
+    recorded = place.folder / "recorded"
     for folder in (recorded, work):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ready.data, work, symlinks=True)
     run(["-m", "bench.recorder", "--root", str(work), "--group", _GROUP, "--to", str(recorded)],
         place.folder / "logs" / "recorder.log", place.environment(None))  # fmt: skip
+    return recorded
+
+
+def recorded_commands(place: Place) -> Path:
+    """The folder of `bench.recorder` for the group; made where it is not there."""
+    recorded = place.folder / "recorded"
+    if not recorded.exists():
+        _record(place, _ready(place)[0], place.folder / "group-turn")
+    return recorded
+
+
+def measure(place: Place) -> list[Figure]:
+    """The flow beside a running server, and the script, in turns."""
+    cores = machine()["cores"]
+    ready, filters, frames = _ready(place)
+    work = place.folder / "group-turn"
+    recorded = _record(place, ready, work)
     commands = json.loads((recorded / "commands.json").read_text(encoding="utf-8"))
     script = _one_per_stack(commands, len(filters))
     flow: list[float] = []
