@@ -77,7 +77,7 @@ def stack_target(
         finished = progress.each("PSF and validation", finish_filter, calls)
         finished = extend_filters(chosen, stacked, finished, run, progress)
 
-        summary = report_group(target, frames, catalogs, alignment, selections, finished, run)
+        summary = report_group(target, frames, catalogs, alignment, selections, finished, run, progress)
         return finish(noted(summary, run, "stack_target", target.name))
 
 

@@ -43,6 +43,10 @@ Stage = Literal[
     "finish-extended",
     "picture-of-extended",
     "mean-psf",
+    "maps-of-stack",
+    "plots-of-stack",
+    "pictures-of-group",
+    "timeline-of-night",
 ]
 """The cached tasks, in the order of a frame's and a stack's way."""
 

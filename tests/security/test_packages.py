@@ -17,7 +17,9 @@ def requirements(path: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-cluster.lock", "requirements-docs.lock", "requirements-audit.lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements-cluster.lock", "requirements-docs.lock", "requirements-audit.lock"]
+)
 def test_each_is_pinned_with_hashes_and_from_no_other_place(name):
     found = requirements(REPO / name)
     assert len(found) > 20
