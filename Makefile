@@ -5,7 +5,7 @@ PY := .venv/bin/python
 AT := $(if $(ROOT),--root $(ROOT))
 
 # There are folders of these names: they must be phony.
-.PHONY: truth rehearsal
+.PHONY: docs truth rehearsal
 .PHONY: help setup demo test test-long test-faults test-server test-load check lint lock audit measured clean-demo server worker deploy bench
 
 help:  ## what there is
@@ -40,6 +40,10 @@ worker: setup  ## the process that starts the runs that are due, in the backgrou
 
 deploy: setup  ## register the deployments, or bring them up to date
 	@$(PY) -m deployments deploy $(AT)
+
+docs: setup  ## the documentation site, site/index.html: readable from disk; any warning fails
+	@scripts/setup --docs
+	@$(PY) -m scripts.site
 
 check: lint test  ## what CI runs
 

@@ -10,10 +10,12 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from models.astrometry import IndexSet
 from models.catalog import Cone, StoredCone
+from models.field import Field as PlannedField
 from models.frame import (
     CalibratedFrame,
     ColourTerm,
@@ -33,7 +35,7 @@ from tasks.inventory import take_inventory
 from tasks.photometry import gather_colour_terms
 from tasks.report import write_frames, write_report, write_schemas, year_rows
 
-__all__ = ["reduce_year"]
+__all__ = ["Field", "Prepared", "prepare", "reduce_year"]
 
 T = TypeVar("T")
 
@@ -44,7 +46,9 @@ def _function(subject: str, name: str) -> Callable[..., Any]:
     return found
 
 
-class _Field:
+class Field:
+    """Catalogues and index of a place in the sky."""
+
     def __init__(self, gaia: StoredCone, ps1: StoredCone | None, index: IndexSet) -> None:
         self.gaia, self.ps1, self.index = gaia, ps1, index
 
@@ -81,7 +85,7 @@ def _pixels(raw: RawFrame, bias: MasterBias | None, flat: MasterFlat | None, run
 
 
 def _place(
-    measured: MeasuredFrame, fields: dict[str, _Field], planned: Sequence[Any], run: RunContext
+    measured: MeasuredFrame, fields: dict[str, Field], planned: Sequence[Any], run: RunContext
 ) -> tuple[CalibratedFrame, StoredCone | None] | None:
     solve, calibrate = _function("astrometry", "solve_frame"), _function("photometry", "calibrate_frame")
     hinted = [place for _, place in hinted_fields(measured.raw, planned, run.targets)]
@@ -130,24 +134,48 @@ def _each(work: Callable[..., T], calls: Sequence[Sequence[Any]]) -> list[T]:
         return list(threads.map(lambda call: work(*call), calls))
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What has to be there before the first frame is reduced."""
+
+    science: list[RawFrame]
+    planned: tuple[PlannedField, ...]
+    fields: dict[str, Field]
+    bias: dict[int, MasterBias]
+    flat: dict[tuple[int, str], MasterFlat]
+
+    def masters(self, raw: RawFrame) -> tuple[MasterBias | None, MasterFlat | None]:
+        """Of a frame."""
+        return self.bias.get(raw.binning), self.flat.get((raw.binning, raw.filter or ""))
+
+    def at(self, raw: RawFrame, run: RunContext) -> Field:
+        """The first field that a frame's header may mean."""
+        return self.fields[hinted_fields(raw, self.planned, run.targets)[0][1].name]
+
+
+def prepare(year: int, run: RunContext) -> Prepared:
+    """Inventory, fields with catalogues and index files, masters."""
+    inventory = take_inventory(run.roots, run.telescope, [year])
+    science = [frame for frame in inventory.frames if frame.kind == "science" and frame.filter is not None]
+    planned = plan_fields(science, run.targets, run.telescope, run.settings.astrometry, run.settings.selection)
+    build = _function("astrometry", "build_index")
+    fields = {}
+    for place in planned:
+        gaia, ps1 = find_cone("gaia", place.cone, run.roots), find_cone("ps1", place.cone, run.roots)
+        if gaia is None:
+            raise RuntimeError(f"no Gaia cone of {place.name} in the store")
+        fields[place.name] = Field(gaia, ps1, in_pool(build, gaia, run.roots, run.telescope))
+    bias, flat = _masters(inventory.frames, run)
+    return Prepared(science, tuple(planned), fields, bias, flat)
+
+
 def reduce_year(year: int, run: RunContext) -> list[FrameRecord]:
     """All that `flows.reduce_year` makes: masters, calibrated frames, their reports."""
     configure_pool(run.settings.workers)
     try:
-        inventory = take_inventory(run.roots, run.telescope, [year])
-        science = [frame for frame in inventory.frames if frame.kind == "science" and frame.filter is not None]
-        planned = plan_fields(science, run.targets, run.telescope, run.settings.astrometry, run.settings.selection)
-        build = _function("astrometry", "build_index")
-        fields = {}
-        for place in planned:
-            gaia, ps1 = find_cone("gaia", place.cone, run.roots), find_cone("ps1", place.cone, run.roots)
-            if gaia is None:
-                raise RuntimeError(f"no Gaia cone of {place.name} in the store")
-            fields[place.name] = _Field(gaia, ps1, in_pool(build, gaia, run.roots, run.telescope))
-        bias, flat = _masters(inventory.frames, run)
-        calls = [(raw, bias.get(raw.binning), flat.get((raw.binning, raw.filter or "")), run) for raw in science]
-        measured = _each(_pixels, calls)
-        placed = _each(_place, [(each, fields, planned, run) for each in measured])
+        ready = prepare(year, run)
+        measured = _each(_pixels, [(raw, *ready.masters(raw), run) for raw in ready.science])
+        placed = _each(_place, [(each, ready.fields, ready.planned, run) for each in measured])
         terms = gather_colour_terms([each[0] for each in placed if each is not None])
         records = _each(_finish, [(m, p, terms, run) for m, p in zip(measured, placed, strict=True)])
     finally:

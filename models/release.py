@@ -13,11 +13,15 @@ __all__ = [
     "SCHEMAS",
     "FilterCount",
     "Release",
+    "ReleaseFact",
     "ReleaseFigure",
     "ReleaseFilter",
     "ReleaseGroup",
+    "ReleaseKeyword",
+    "ReleaseReason",
     "ReleaseStack",
     "ReleaseSummary",
+    "ReleaseYear",
 ]
 
 
@@ -127,6 +131,49 @@ class ReleaseSummary(Record):
     other_telescopes: tuple[str, ...] = Field(description="that have stacks under the same root")
 
 
+class ReleaseKeyword(Record):
+    """A keyword of a kind of product, as its files have it."""
+
+    product: Literal["image", "weight", "psf"]
+    keyword: str = Field(description="INPnnnn stands for INP0001, INP0002 ...")
+    description: str = Field(description="the card's own comment")
+    value: str = Field(description="that all files share; else the range of numbers, or the texts")
+    n: int = Field(description="files that have it")
+    of: int = Field(description="files of that kind that could be read")
+
+
+class ReleaseYear(Record):
+    """How far the science frames of a year came, and the calibration frames in its masters."""
+
+    year: int
+    n_nights: int
+    n_science: int
+    n_reduced: int
+    n_solved: int
+    n_zero_points: int
+    n_psf: int
+    fwhm_arcsec: float | None = Field(description="median of the frames' PSFs")
+    n_biases: int = Field(description="combined in master biases")
+    n_flats: int = Field(description="combined in master flats")
+    n_master_flats: int
+
+
+class ReleaseReason(Record):
+    """Why frames of the groups are in no stack."""
+
+    reason: str = Field(description="without its numbers")
+    n_frames: int
+
+
+class ReleaseFact(Record):
+    """Something that the products say of themselves, in words for the document."""
+
+    section: Literal["psf", "alignment", "stages", "frame_psf", "files"]
+    key: str
+    name: str
+    value: str
+
+
 class Release(Report[ReleaseGroup]):
     """The release's tables. ``rows`` is the target catalogue."""
 
@@ -134,6 +181,11 @@ class Release(Report[ReleaseGroup]):
     filters: tuple[ReleaseFilter, ...]
     stacks: tuple[ReleaseStack, ...]
     quality: tuple[ReleaseFigure, ...]
+    keywords: tuple[ReleaseKeyword, ...] = ()
+    years: tuple[ReleaseYear, ...] = ()
+    reasons: tuple[ReleaseReason, ...] = ()
+    facts: tuple[ReleaseFact, ...] = ()
+    limitations: tuple[str, ...] = Field((), description="what a user should know of these very products")
 
 
 SCHEMAS: dict[str, type[Report[Any]]] = {**REPORTS, "release": Release}

@@ -22,7 +22,7 @@ PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 COMMAND_PAGES = sorted((REPO / "docs" / "commands").glob("*.md"))
 PIPELINE = REPO / "docs" / "pipeline_description.md"
 RELEASE = REPO / "docs" / "data_release.md"
-MADE_BY_MAKE = {"docs/measured.md", "docs/rehearsal.md", "docs/images/M51_rgb.png"}
+MADE_BY_MAKE = {"docs/measured.md", "docs/rehearsal.md", "docs/images/M51_rgb.jpg"}
 """Written by `make measured` and `make rehearsal`; linked before they are there."""
 
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(REPO).as_posix())

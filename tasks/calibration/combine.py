@@ -39,14 +39,14 @@ def strips(
     step = max(1, _STRIP_VALUES // (len(images) * width))
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
-        values = np.empty(((rows.stop - rows.start) * width, len(images)), np.float32)
+        by_frame = np.empty((len(images), (rows.stop - rows.start) * width), np.float32)
         for number, image in enumerate(images):
             strip = image.rows(rows.start, rows.stop)
             strip -= subtract[rows] if isinstance(subtract, np.ndarray) else np.float32(subtract[number])
             if divide is not None:
                 strip /= np.float32(divide[number])
-            values[:, number] = strip.ravel()
-        yield rows, values
+            by_frame[number] = strip.ravel()
+        yield rows, np.ascontiguousarray(by_frame.T)
 
 
 def _quantile(ordered: FloatImage, n_valid: npt.NDArray[np.intp] | None, q: float) -> FloatImage:

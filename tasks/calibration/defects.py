@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from tasks.core.fitsio import FloatImage
+from tasks.core.masks import grown
 
 __all__ = ["bleeding", "cosmic_rays", "fill"]
 
@@ -164,7 +165,7 @@ def _sharp(
     seeds = sharp > objlim * np.maximum(_fine_structure(image, rows, columns) / around, 0.01)
     found[rows[seeds], columns[seeds]] = True
     for threshold in (sigma, _GROW * sigma):
-        edge_rows, edge_columns = np.nonzero(ndimage.binary_dilation(found, _SQUARE) & ~found & allowed)
+        edge_rows, edge_columns = np.nonzero(grown(found) & ~found & allowed)
         grows = excess(edge_rows, edge_columns)[0] > threshold
         found[edge_rows[grows], edge_columns[grows]] = True
     return found
@@ -201,7 +202,7 @@ def cosmic_rays(data: FloatImage, variance: FloatImage, holes: Mask, bright: Mas
     if holes.any():
         image = data.copy()
         fill(image, holes)
-    allowed = ~(holes | ndimage.binary_dilation(bright, _SQUARE, iterations=2)) if bright.any() else ~holes
+    allowed = ~(holes | grown(bright, 2)) if bright.any() else ~holes
     noise: FloatImage = np.sqrt(variance)
     significance = _laplacian(image) / noise
     candidates = (significance > _PRESELECT * sigma) & allowed
@@ -211,7 +212,7 @@ def cosmic_rays(data: FloatImage, variance: FloatImage, holes: Mask, bright: Mas
     # What stood beside a hit pixel looks sharp only once that one is gone.
     cleaned = image.copy()
     fill(cleaned, found)
-    beside = ndimage.binary_dilation(found, _SQUARE, iterations=2) & ~found & allowed
+    beside = grown(found, 2) & ~found & allowed
     found |= _sharp(cleaned, variance, significance, beside, beside, sigma, objlim)
 
     labels, _ = ndimage.label(found, _SQUARE)

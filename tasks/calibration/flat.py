@@ -26,6 +26,9 @@ _LEVEL_FLOOR = 0.25
 _SHAPE_FLOOR = 0.01
 _SHAPE_BLOCKS = 16
 _BLOCK = 8
+_SAMPLE = 61
+_SPARSE = 4
+"""Of so many rows one tells whether a flat is too bright."""
 _HOT_BIAS_SIGMA = 8.0
 _COLUMN_FRACTION = 0.5
 _SMALLEST_RESPONSE = 0.02
@@ -74,19 +77,41 @@ class _Flat:
     profile: npt.NDArray[np.float64]
 
 
+def _median(values: FloatImage, axis: int | None = None) -> npt.NDArray[np.floating]:
+    """Median without NaN; where there is none, at a tenth of the cost of `numpy.nanmedian`."""
+    middle = np.median(values, axis=axis)
+    return middle if np.isfinite(middle).all() else np.nanmedian(values, axis=axis)
+
+
+def _level(image: FloatImage) -> float:
+    """Exact median of a whole frame, NaN left out, at a third of the cost of `numpy.median`.
+
+    A sample says between which values the median lies, so that only these have to be put in order.
+    """
+    sample = image.ravel()[::_SAMPLE]
+    low, high = np.nanpercentile(sample, [40, 60])
+    inside = image[(image >= low) & (image <= high)]
+    below, number = np.count_nonzero(image < low), np.count_nonzero(~np.isnan(image))
+    first, last = (number - 1) // 2 - below, number // 2 - below
+    if not 0 <= first <= last < inside.size:
+        return float(np.nanmedian(image))
+    middle = np.partition(inside, (first, last))
+    return 0.5 * (float(middle[first]) + float(middle[last]))
+
+
 def _blocks(data: FloatImage, count: int) -> npt.NDArray[np.float64]:
     """Medians of count x count blocks, shape (count, count)."""
     height, width = data.shape
     high, wide = max(1, height // count), max(1, width // count)
     rows, columns = height // high, width // wide
-    cut = data[: rows * high, : columns * wide].reshape(rows, high, columns, wide)[:, ::2, :, ::2]
-    return np.asarray(np.nanmedian(cut, axis=(1, 3)), np.float64)
+    cut = data[: rows * high, : columns * wide].reshape(rows, high, columns, wide)[:, ::4, :, ::2]
+    return np.asarray(_median(cut.swapaxes(1, 2).reshape(rows, columns, -1), axis=2), np.float64)
 
 
 def _quadrant_ratio(data: FloatImage) -> float:
     half_y, half_x = data.shape[0] // 2, data.shape[1] // 2
     levels = [
-        float(np.nanmedian(part[::3, ::3]))
+        float(_median(part[::3, ::3]))
         for part in (data[:half_y, :half_x], data[:half_y, half_x:], data[half_y:, :half_x], data[half_y:, half_x:])
     ]
     return max(levels) / min(levels) if min(levels) > 0 else float("inf")
@@ -109,9 +134,9 @@ def _judge(
         return None, "unreadable", error.reason
     if np.isnan(data).mean() > 0.01:
         return None, "unreadable", "more than 1 % of its pixels are NaN"
-    raw_level = float(np.nanmedian(data))
+    raw_level = float(_median(data[::_SPARSE]))
     data -= zero
-    level = float(np.nanmedian(data))
+    level = _level(data)
     if level < settings.min_adu:
         return None, "too faint", f"median level {level:.0f} ADU above bias, below {settings.min_adu:.0f}"
     if raw_level > settings.max_adu:

@@ -29,6 +29,18 @@ from models.stack import stack_paths
 from models.target import Target
 from models.telescope import Telescope
 from tasks.core.fitsio import quiet_fits
+from tasks.report.release_contents import (
+    alignment_facts,
+    file_facts,
+    frame_psf_facts,
+    keywords,
+    limitations,
+    masters_of,
+    psf_facts,
+    reasons_left_out,
+    stage_facts,
+    year_rows,
+)
 from tasks.report.reports import gathered_report, groups_on_record, read_report, read_years, versions
 
 __all__ = ["gather_release"]
@@ -248,6 +260,9 @@ def _stack_quality(stacks: Sequence[ReleaseStack], telescope: Telescope) -> list
         _figure("depth", "depth_shallowest", "Shallowest", "mag", depths, min, "stacks", 2),
         _figure("depth", "sb_limit", "Median surface brightness limit, 1 sigma in 1 arcsec²", "mag/arcsec²", surface,
                 median, "stacks", 2),
+        _figure("depth", "sb_limit_deep", "The same of g and r stacks of more than 10 frames", "mag/arcsec²",
+                [stack.sb_limit_1sigma for stack in made if stack.filter in ("g", "r") and stack.n_frames > 10],
+                median, "such stacks", 2),
     ]  # fmt: skip
 
 
@@ -376,12 +391,20 @@ def gather_release(roots: Roots, telescope: Telescope, targets: Mapping[str, Tar
         _product(row, checks.get((row.group, row.filter)), roots)
         for row in sorted(reported, key=lambda row: (row.group.casefold(), row.group, order(row.filter)))
     ]
-    records = [record for year in read_years(roots, telescope).values() for record in year]
+    by_year = read_years(roots, telescope)
+    records = [record for year in by_year.values() for record in year]
     stacks = [_stack(product) for product in products]
     types = {row.group: row.type for row in groups_on_record(roots, telescope)}
     of_group: dict[str, list[_Product]] = defaultdict(list)
     for product in products:
         of_group[product.row.group].append(product)
+    summary = _summary(products, stacks, records, roots, telescope)
+    headers = {(each.row.group, each.row.filter): each.header for each in products if each.header is not None}
+    grids: dict[str, list[fits.Header]] = defaultdict(list)
+    for (group, _), header in headers.items():
+        grids[group].append(header)
+    paths = [stack_paths(group, telescope.name, name, roots) for group, name in headers]
+    masters = masters_of(roots, telescope, by_year)
     return Release(
         schema_version=1,
         made=Time.now().utc.isot[:19] + "Z",
@@ -389,8 +412,25 @@ def gather_release(roots: Roots, telescope: Telescope, targets: Mapping[str, Tar
         rows=tuple(
             _group(name, mine, targets.get(name), types.get(name, ""), telescope) for name, mine in of_group.items()
         ),
-        summary=_summary(products, stacks, records, roots, telescope),
+        summary=summary,
         filters=_filters(stacks, telescope),
         stacks=tuple(stacks),
         quality=tuple(_stack_quality(stacks, telescope) + _frame_quality(records) + [_left_out(stacks)]),
+        keywords=keywords(
+            {
+                "image": [each.image for each in paths],
+                "weight": [each.weight for each in paths],
+                "psf": [each.psf for each in paths],
+            }
+        ),
+        years=year_rows(by_year, masters),
+        reasons=reasons_left_out(reported),
+        facts=(
+            *psf_facts([each.psf for each in paths], roots.data / "stacks" / f"{telescope.name}_mean_psf.fits"),
+            *alignment_facts(grids),
+            *stage_facts(records, masters, list(headers.values())),
+            *frame_psf_facts(records),
+            *file_facts(stacks, roots, telescope),
+        ),
+        limitations=limitations(stacks, headers, summary.other_telescopes),
     )

@@ -47,6 +47,23 @@ def _metrics(figures: Sequence[ReleaseFigure]) -> str:
     return "\n".join(["| Metric | Value |", "|--------|-------|", *rows])
 
 
+def _keyword_table(release: Release, product: str) -> str:
+    """Keywords of a kind of product; of those that some files lack, how many have them."""
+    rows = [row for row in release.keywords if row.product == product]
+    lines = ["| Keyword | Description | Value |", "|---------|-------------|-------|"]
+    for row in rows:
+        some = "" if row.n == row.of else f" ({row.n} of {row.of} files)"
+        value = f"{row.value or NONE}{some}"
+        lines.append(f"| {_cell(row.keyword)} | {_cell(row.description)} | {_cell(value)} |")
+    return "\n".join(lines if rows else [*lines, f"| {NONE} | no such file | {UNKNOWN} |"])
+
+
+def _facts(release: Release, section: str, name: str, value: str) -> str:
+    rows = [fact for fact in release.facts if fact.section == section]
+    lines = [f"| {name} | {value} |", f"|{'-' * (len(name) + 2)}|{'-' * (len(value) + 2)}|"]
+    return "\n".join([*lines, *(f"| {_cell(fact.name)} | {_cell(fact.value)} |" for fact in rows)])
+
+
 def _listed(values: Sequence[object], unit: str = "") -> str:
     return (", ".join(str(value) for value in values) + (f" {unit}" if unit else "")) if values else UNKNOWN
 
@@ -112,6 +129,8 @@ def _markdown(release: Release, names: Mapping[str, str]) -> str:
         plural=lambda number: "" if number == 1 else "s",
         properties=_properties(release),
         software=", ".join(f"{name} {_cell(version)}" for name, version in release.software.items()),
+        keyword_table=lambda product: _keyword_table(release, product),
+        facts=lambda section, name, value: _facts(release, section, name, value),
         metrics=lambda section: _metrics([figure for figure in release.quality if figure.section == section]),
     )
 

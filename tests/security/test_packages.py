@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
+STEMS = ("requirements", "requirements-cluster", "requirements-docs", "requirements-audit")
 _LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==([^ ;\\]+)")
 
 
@@ -17,11 +18,9 @@ def requirements(path: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.lock", "requirements-cluster.lock", "requirements-docs.lock", "requirements-audit.lock"]
-)
-def test_each_is_pinned_with_hashes_and_from_no_other_place(name):
-    found = requirements(REPO / name)
+@pytest.mark.parametrize("stem", STEMS)
+def test_each_is_pinned_with_hashes_and_from_no_other_place(stem):
+    found = requirements(REPO / f"{stem}.lock")
     assert len(found) > 20
     for line in found:
         assert _LOCKED.match(line), line
@@ -30,7 +29,7 @@ def test_each_is_pinned_with_hashes_and_from_no_other_place(name):
         assert not line.startswith("-")
 
 
-@pytest.mark.parametrize("stem", ["requirements", "requirements-cluster", "requirements-docs", "requirements-audit"])
+@pytest.mark.parametrize("stem", STEMS)
 def test_what_is_asked_for_is_locked(stem):
     locked = {_LOCKED.match(line)[1].lower() for line in requirements(REPO / f"{stem}.lock")}
     asked = {re.split(r"[\[<>=!~ ;]", line)[0].lower() for line in requirements(REPO / f"{stem}.in")}

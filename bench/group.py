@@ -1,0 +1,127 @@
+"""`stack_target`, all filters of a group, against the bare SCAMP, SWarp, SExtractor and PSFEx commands it needs.
+
+The commands are those that the flow itself runs (`bench.recorder`), with the folders it prepares for them: images,
+weights and settings are given to the bare commands for nothing. They run as a good shell script runs them on two cores:
+SCAMP, then the filters' SWarp two at a time, then for each stack SExtractor and PSFEx, two stacks at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.contest import ratio
+from bench.figures import Figure, machine
+from bench.place import Place
+from bench.processes import run, server
+from models.base import Roots
+from models.simulation import SimulationOptions
+from tasks.simulation import simulate_campaign
+
+__all__ = ["measure", "stacking_campaign"]
+
+_GROUP, _YEAR = "M67", 2025
+
+
+def stacking_campaign(place: Place, name: str, filters: tuple[str, ...], frames: int) -> Roots:
+    """One rich field, reduced and calibrated; its root is copied for each turn."""
+    root = place.folder / name
+    if root.exists():
+        shutil.rmtree(root)
+    roots = Roots(data=root, raw=root / "raw")
+    options = SimulationOptions(seed=2, years=(_YEAR,), fields=(_GROUP,), filters=filters, frames=frames)
+    simulate_campaign(roots, options, workers=machine()["cores"])
+    place.child(roots, f"{name}-reduced", "--reduce", str(_YEAR), telescope="T120")
+    return roots
+
+
+def _call(command: dict[str, Any], recorded: Path) -> None:
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run(  # noqa: S603  # nosec B603
+        command["command"], cwd=recorded / command["folder"], check=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | threads,
+    )  # fmt: skip
+
+
+def _bare(commands: Sequence[dict[str, Any]], recorded: Path, cores: int) -> dict[str, float]:
+    """Seconds of each step of the script."""
+    of = {tool: [each for each in commands if each["tool"] == tool] for tool in {each["tool"] for each in commands}}
+    stacks = [each for each in of["SWarp"] if "Y" == each["command"][each["command"].index("-COMBINE") + 1]]
+    models = list(zip(of["source-extractor"], of["psfex"], strict=False))
+    seconds = {}
+    with ThreadPoolExecutor(cores) as threads:
+        started = time.perf_counter()
+        for each in of["scamp"]:
+            _call(each, recorded)
+        seconds["scamp"] = time.perf_counter() - started
+        list(threads.map(lambda each: _call(each, recorded), stacks))
+        seconds["swarp"] = time.perf_counter() - started - seconds["scamp"]
+        list(threads.map(lambda pair: [_call(each, recorded) for each in pair], models))
+        seconds["all"] = time.perf_counter() - started
+    seconds["psfex"] = seconds["all"] - seconds["scamp"] - seconds["swarp"]
+    return seconds
+
+
+def _one_per_stack(commands: list[dict[str, Any]], n_stacks: int) -> list[dict[str, Any]]:
+    """Of what the flow ran: one extraction and one model a stack, the last ones."""
+    kept = [each for each in commands if each["tool"] in {"scamp", "SWarp"}]
+    for tool in ("source-extractor", "psfex"):
+        kept += [each for each in commands if each["tool"] == tool][-n_stacks:]
+    return kept
+
+
+def measure(place: Place) -> list[Figure]:
+    """The flow beside a running server, and the script, in turns."""
+    cores = machine()["cores"]
+    few = place.frames < 100
+    filters = ("g", "r") if few else ("B", "V", "g", "r", "i", "Ha")
+    frames = 2 if few else 8
+    ready = stacking_campaign(place, "group", filters, frames)
+    recorded, work = place.folder / "recorded", place.folder / "group-turn"
+    for folder in (recorded, work):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ready.data, work, symlinks=True)
+    run(["-m", "bench.recorder", "--root", str(work), "--group", _GROUP, "--to", str(recorded)],
+        place.folder / "logs" / "recorder.log", place.environment(None))  # fmt: skip
+    commands = json.loads((recorded / "commands.json").read_text(encoding="utf-8"))
+    script = _one_per_stack(commands, len(filters))
+    flow: list[float] = []
+    whole: list[float] = []
+    bare: list[dict[str, float]] = []
+    for turn in range(place.repeats):
+        shutil.rmtree(work)
+        shutil.copytree(ready.data, work, symlinks=True)
+        roots = Roots(data=work, raw=work / "raw")
+        with server(work, place.folder / "logs" / f"group-{turn}-server.log") as beside:
+            said, done = place.child(
+                roots, f"group-{turn}", "--warm", "--stack", _GROUP, telescope="T120", server=beside
+            )
+        flow.append(said["wall_s"])
+        whole.append(done.seconds)
+        bare.append(_bare(script, recorded, cores))
+        place.say(f"  bare commands: {bare[-1]['all']:.1f} s")
+    counted = {
+        tool: sum(each["tool"] == tool for each in script) for tool in ("scamp", "SWarp", "source-extractor", "psfex")
+    }
+    steps = ", ".join(f"{step} {median(each[step] for each in bare):.1f} s" for step in ("scamp", "swarp", "psfex"))
+    return [
+        ratio(
+            f"stack_target of {frames * len(filters)} frames in {len(filters)} filters, against the bare commands", flow,
+            [each["all"] for each in bare], 1.15,
+            detail=f"medians {median(flow):.1f} s and {median(each['all'] for each in bare):.1f} s ({steps}; "
+            + ", ".join(f"{count} x {tool}" for tool, count in counted.items()) + ")",
+        ),
+        Figure(
+            name="the whole command of that, beside a running server", value=median(whole), unit="s",
+            detail="with the start of Python and Prefect",
+        ),
+        Figure(name="commands of tools that the flow runs", value=len(commands), detail=f"{len(script)} in the script"),
+    ]  # fmt: skip
