@@ -42,6 +42,7 @@ Stage = Literal[
     "extend",
     "finish-extended",
     "picture-of-extended",
+    "source-list",
     "mean-psf",
     "maps-of-stack",
     "plots-of-stack",
