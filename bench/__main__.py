@@ -25,10 +25,12 @@ SUBJECTS = (
     "group",
     "workers",
     "siril",
+    "where",
     "orchestration",
     "holding",
     "flat",
     "nothing",
+    "scale",
 )
 """Modules of this package with a function ``measure(place) -> list of Figure``, in the order they run."""
 
