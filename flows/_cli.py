@@ -35,7 +35,9 @@ __all__ = ["ALL_SECTIONS", "REDUCE_SECTIONS", "STACK_SECTIONS", "YEARS", "Comman
 
 REDUCE_SECTIONS = ("bias", "flat", "reduction", "quality", "astrometry", "photometry", "psf", "catalogs")
 """Sections of the settings that `reduce_year` uses."""
-STACK_SECTIONS = ("astrometry", "scamp", "selection", "stack", "validation", "photometry", "psf", "catalogs")
+STACK_SECTIONS = (
+    "astrometry", "scamp", "selection", "stack", "validation", "sources", "photometry", "psf", "catalogs",
+)  # fmt: skip
 """Sections of the settings that `stack_target` uses."""
 ALL_SECTIONS = tuple(dict.fromkeys(REDUCE_SECTIONS + STACK_SECTIONS))
 """Sections of the settings that `build_release` uses."""

@@ -25,7 +25,7 @@ _log = logging.getLogger("ohp.pending")
 
 _SECTIONS = (
     "bias", "flat", "reduction", "quality", "astrometry", "photometry", "psf", "scamp", "selection", "stack",
-    "validation",
+    "validation", "sources",
 )  # fmt: skip
 """What decides the pixels and numbers; where to ask and with how many workers is the later run's own."""
 

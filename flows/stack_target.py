@@ -37,6 +37,7 @@ from flows._pending import noted
 from flows._run import a_run
 from flows._runner import finish, task_runner
 from flows._sky import target_named
+from flows._sources import list_sources, with_sources
 from flows._stack import combine_filters, finish_filter
 from models.run import RunContext, RunSummary
 
@@ -76,8 +77,10 @@ def stack_target(
         calls = zip(stacked, repeat(catalogs), repeat(frames.colour_terms), repeat(run))
         finished = progress.each("PSF and validation", finish_filter, calls)
         finished = extend_filters(chosen, stacked, finished, run, progress)
+        sources = list_sources(target.name, finished, catalogs, run, progress)
 
-        summary = report_group(target, frames, catalogs, alignment, selections, finished, run)
+        summary = report_group(target, frames, catalogs, alignment, selections, finished, run, progress)
+        summary = with_sources(summary, sources)
         return finish(noted(summary, run, "stack_target", target.name))
 
 

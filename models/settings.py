@@ -35,6 +35,7 @@ __all__ = [
     "ScampSettings",
     "SelectionSettings",
     "Settings",
+    "SourceSettings",
     "StackSettings",
     "ValidationSettings",
 ]
@@ -257,6 +258,22 @@ class ValidationSettings(Record):
     max_offset_mag: float = Field(0.1, gt=0, description="a stack further from its zero point is not validated, mag")
 
 
+class SourceSettings(Record):
+    """The source list of a group."""
+
+    detection_sigma: float = Field(
+        4.0, gt=0, description="detection on the chi-square image: as rare in noise as so many sigma are"
+    )
+    min_area_px: int = Field(5, ge=1, description="connected pixels of a source on that image")
+    deblend_contrast: float = Field(
+        0.002, gt=0, lt=1, description="least share of its light that a part of a source has"
+    )
+    match_arcsec: float = Field(1.5, gt=0, description="match radius to Gaia and PS1, arcsec")
+    crowded_density: float = Field(
+        0.035, gt=0, description="detected sources a square FWHM above which stars are found and fitted together"
+    )
+
+
 class CatalogSettings(Record):
     """Catalogue queries."""
 
@@ -334,6 +351,7 @@ class Settings(BaseSettings):
     selection: SelectionSettings = SelectionSettings()
     stack: StackSettings = StackSettings()
     validation: ValidationSettings = ValidationSettings()
+    sources: SourceSettings = SourceSettings()
     catalogs: CatalogSettings = CatalogSettings()
 
     @field_validator("gaia_urls", "ps1_urls", "refcat2_urls", "simbad_urls", mode="before")

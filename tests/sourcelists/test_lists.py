@@ -1,0 +1,341 @@
+"""Source lists of small simulated stacks: what is found, how true fluxes and errors are, what the files say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from defusedxml import ElementTree
+from scipy.ndimage import convolve
+from scipy.spatial import cKDTree
+
+from models.base import Roots
+from models.catalog import Cone, StoredCone
+from models.settings import SourceSettings
+from models.sourcelist import SourceFlag, SourceList
+from models.stack import Stack, StackPsf, stack_paths
+from models.telescope import load_telescope
+from tasks.catalogs import store_cone
+from tasks.core.errors import StageError
+from tasks.core.files import ref
+from tasks.core.fitsio import write_fits
+from tasks.simulation.psf import Psf, draw_stars, kernel
+from tasks.sourcelists import make_source_list
+
+SIZE, FWHM = 420, {"r": 3.4, "R": 4.0}
+TELESCOPE = load_telescope("T120")
+SMEAR = np.array([[0.06, 0.25, 0.06], [0.25, 1.0, 0.25], [0.06, 0.25, 0.06]])
+
+
+class Place(NamedTuple):
+    roots: Roots
+    stacks: tuple[Stack, ...]
+    x: np.ndarray
+    y: np.ndarray
+    mag: np.ndarray
+
+
+def stars(rng: np.random.Generator, n: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """n x n stars, each with room of its own."""
+    step = (SIZE - 20) / n
+    grid = np.stack(np.meshgrid(np.arange(n), np.arange(n))).reshape(2, -1)
+    x, y = 10 + (grid + 0.5) * step + rng.uniform(-2, 2, (2, n * n))
+    return x, y, rng.uniform(15.5, 20.7, n * n)
+
+
+def header(filter: str) -> fits.Header:
+    cards = {
+        "OBJECT": "X", "FILTER": filter, "PHOTZP": 30.0, "NCOMBINE": 5, "COMBTYPE": "WEIGHTED", "PIXSCALE": 0.77,
+        "FWHM_PX": FWHM[filter], "PHOTTIEE": 0.001, "PHOTOFF": 0.0, "INVVAR": 1.0, "NOISCORR": 1.7, "EXPTOTAL": 500.0,
+        "DATE-OBS": "2020-05-31T00:00:00.000",
+        "DATE-END": "2020-06-01T00:00:00.000", "MJD-OBS": 59000.0, "MJD-END": 59001.0,
+        "SATURATE": 5.0e6, "RADESYS": "ICRS", "CTYPE1": "RA---TAN",
+        "CTYPE2": "DEC--TAN", "CUNIT1": "deg", "CUNIT2": "deg", "CRPIX1": 210.5, "CRPIX2": 210.5, "CRVAL1": 150.0,
+        "CRVAL2": 30.0, "CD1_1": -0.77 / 3600, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.77 / 3600, "ZPT0001": 22.0,
+    }  # fmt: skip
+    return fits.Header(cards)
+
+
+def stack(roots: Roots, filter: str, image: np.ndarray, weight: np.ndarray, psf: np.ndarray | None) -> Stack:
+    paths = stack_paths("X", "T120", filter, roots)
+    write_fits(paths.image, [fits.PrimaryHDU(image.astype(np.float32), header(filter))])
+    write_fits(paths.weight, [fits.PrimaryHDU(weight.astype(np.float32), header(filter))])
+    model = None
+    if psf is not None:
+        write_fits(paths.psf, [fits.PrimaryHDU(psf.astype(np.float32))])
+        width = FWHM[filter]
+        model = StackPsf(
+            file=ref(paths.psf, roots), fwhm_px=width, fwhm_arcsec=0.77 * width, ee50_arcsec=1.5, ee80_arcsec=2.5,
+            ellipticity=0.0, n_stars=50, chi2=1.0,
+        )  # fmt: skip
+    return Stack(
+        group="X", filter=filter, telescope="T120", image=ref(paths.image, roots), weight=ref(paths.weight, roots),
+        n_combined=5, inputs=("a",), combine="WEIGHTED", exptime_s=500.0, calibrated=True, psf=model,
+    )  # fmt: skip
+
+
+def profile(filter: str) -> Psf:
+    return Psf(fwhm_px=FWHM[filter], beta=3.2, e1=0.02, e2=-0.01, radial=0.0, axis=(SIZE / 2, SIZE / 2))
+
+
+def stamp(filter: str) -> np.ndarray:
+    whole = kernel(profile(filter))
+    half = whole.shape[0] // 2
+    cut = whole[half - 12 : half + 13, half - 12 : half + 13]
+    return np.asarray(cut / cut.sum())
+
+
+def place(root: Path, x: np.ndarray, y: np.ndarray, mag: np.ndarray, seed: int = 3) -> Place:
+    """Two bands of one field; pixels correlate as after resampling; a corner of one has no data."""
+    roots = Roots(data=root, raw=root / "raw")
+    rng = np.random.default_rng(seed)
+    stacks = []
+    gain = TELESCOPE.camera.gain * 500.0 * 10 ** (0.4 * (22.0 - 30.0))
+    for filter in ("r", "R"):
+        image = np.zeros((SIZE, SIZE))
+        draw_stars(image, x + 1, y + 1, 10 ** (0.4 * (30.0 - mag)), profile(filter), 1.0)
+        sigma = 130.0
+        photons = rng.normal(0, 1, image.shape) * np.sqrt(np.maximum(image, 0) / gain)
+        sky = convolve(rng.normal(0, sigma, image.shape), SMEAR / np.sqrt(np.square(SMEAR).sum()))
+        weight = np.full(image.shape, sigma**-2)
+        if filter == "R":
+            weight[:60, :60] = 0.0
+        stacks.append(stack(roots, filter, image + photons + sky, weight, stamp(filter)))
+    return Place(roots, tuple(stacks), x, y, mag)
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return place(tmp_path_factory.mktemp("sources"), *stars(np.random.default_rng(5)))
+
+
+@pytest.fixture(scope="module")
+def listed(field: Place) -> tuple[SourceList, Table]:
+    made = make_source_list(field.stacks, None, None, field.roots, TELESCOPE, SourceSettings())
+    return made, Table.read(field.roots.of(made.fits), hdu="SOURCES")
+
+
+def true_rows(table: Table, field: Place) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the table and of the truth that are each other's nearest, within 1.2 px."""
+    places = np.column_stack([table["X"] - 1, table["Y"] - 1])
+    apart, star = cKDTree(np.column_stack([field.x, field.y])).query(places)
+    rows = np.flatnonzero(apart < 1.2)
+    return rows, star[rows]
+
+
+def test_stars_are_found_and_little_else(field: Place, listed: tuple[SourceList, Table]) -> None:
+    made, table = listed
+    rows, star = true_rows(table, field)
+    assert made.n_sources == len(table)
+    assert len(table) - len(rows) <= 0.05 * len(table)
+    assert np.isin(np.flatnonzero(field.mag < 19.5), star).mean() > 0.98
+    offset = np.hypot(table["X"][rows] - 1 - field.x[star], table["Y"][rows] - 1 - field.y[star])
+    assert np.median(offset[field.mag[star] < 18]) < 0.03
+
+
+@pytest.mark.parametrize("kind", ["PSF", "AP1", "AP2", "AP3", "KRON"])
+@pytest.mark.parametrize("band", ["r", "Rc"])
+def test_fluxes_are_true_and_their_errors_hold(
+    field: Place, listed: tuple[SourceList, Table], kind: str, band: str
+) -> None:
+    _, table = listed
+    rows, star = true_rows(table, field)
+    true = 10 ** (0.4 * (30.0 - field.mag[star]))
+    flux, error = (np.asarray(table[f"{name}_{kind}_{band}"])[rows] for name in ("FLUX", "FLUXERR"))
+    clean = np.asarray(table[f"FLAGS_{band}"])[rows] == 0
+    good = clean & (field.mag[star] > 18.0) & (field.mag[star] < 20.5)
+    bright = clean & (field.mag[star] < 17)
+    assert np.count_nonzero(good) > 60
+    # The aperture of 3 FWHM, which all are brought to, lacks a little of a star's light; the tie to PS1 adds it.
+    assert abs(np.median(flux[bright] / true[bright]) - 1) < 0.03
+    pull = (flux - true * np.median(flux[bright] / true[bright]))[good] / error[good]
+    # A hundred stars tell a width to 12 %.
+    assert 0.65 < 1.4826 * np.median(np.abs(pull)) < 1.35
+    magnitude = np.asarray(table[f"MAG_{kind}_{band}"])[rows]
+    assert magnitude[bright] == pytest.approx(30 - 2.5 * np.log10(flux[bright]), abs=1e-3)
+
+
+def test_kinds_of_magnitudes_agree_for_stars(listed: tuple[SourceList, Table]) -> None:
+    _, table = listed
+    bright = np.asarray((table["MAG_AP3_r"] < 17.5) & (table["FLAGS_r"] == 0))
+    for kind in ("PSF", "AP1", "AP2", "KRON"):
+        assert abs(np.median(np.asarray(table[f"MAG_{kind}_r"] - table["MAG_AP3_r"])[bright])) < 0.004
+
+
+def test_the_noise_that_pixels_share_is_in_the_errors(listed: tuple[SourceList, Table]) -> None:
+    made, _ = listed
+    correlated = float(SMEAR.sum() / np.sqrt(np.square(SMEAR).sum()))
+    for band in made.bands:
+        assert band.noise_factor[1] == pytest.approx(correlated, rel=0.2)
+
+
+def test_a_part_without_data_is_flagged_and_empty(field: Place, listed: tuple[SourceList, Table]) -> None:
+    _, table = listed
+    corner = (table["X"] < 50) & (table["Y"] < 50)
+    assert corner.any()
+    assert ((table["FLAGS_Rc"][corner] & SourceFlag.NO_DATA) > 0).all()
+    assert not ((table["FLAGS_r"][corner] & SourceFlag.NO_DATA) > 0).any()
+    assert np.isnan(np.asarray(table["FLUX_PSF_Rc"][corner].filled(np.nan))).all()
+    assert np.isfinite(np.asarray(table["FLUX_PSF_r"][corner])).all()
+
+
+def test_columns_say_what_they_are(field: Place, listed: tuple[SourceList, Table]) -> None:
+    made, _ = listed
+    with fits.open(field.roots.of(made.fits), checksum=True) as hdus:
+        head, columns = hdus["SOURCES"].header, hdus["SOURCES"].columns
+        names = [column.name.lower() for column in columns]
+        assert len(set(names)) == len(names)
+        for number in range(1, len(columns) + 1):
+            assert head[f"TUCD{number}"]
+            assert head[f"TCOMM{number}"]
+        assert hdus["BANDS"].data["FILTER"].tolist() == ["r", "R"] or set(hdus["BANDS"].data["FILTER"]) == {"r", "R"}
+        comment = str(hdus[0].header["COMMENT"])
+    assert "no Gaia identifiers" in comment
+    assert "no PS1 identifiers" in comment
+    assert made.n_gaia is None
+
+
+def test_parquet_holds_the_same_with_units_and_ucds(field: Place, listed: tuple[SourceList, Table]) -> None:
+    made, table = listed
+    parquet = pq.read_table(field.roots.of(made.parquet))
+    assert parquet.column_names == table.colnames
+    assert parquet.num_rows == len(table)
+    about = parquet.schema.field("MAG_PSF_r").metadata
+    assert (about[b"unit"], about[b"ucd"]) == (b"mag", b"phot.mag;em.opt.R")
+    assert parquet["GAIA_ID"].null_count == len(table)
+    theirs = parquet["FLUX_AP2_r"].to_numpy()
+    assert theirs == pytest.approx(np.asarray(table["FLUX_AP2_r"]), nan_ok=True)
+    root = ElementTree.fromstring(parquet.schema.metadata[b"IVOA.VOTable-Parquet.content"])
+    space = "{http://www.ivoa.net/xml/VOTable/v1.3}"
+    fields = root.findall(f"{space}RESOURCE/{space}TABLE/{space}FIELD")
+    assert [each.get("name") for each in fields] == table.colnames
+
+
+def cone(catalogue: str, table: Table, roots: Roots) -> StoredCone:
+    around = Cone(ra=150.0, dec=30.0, radius=0.2)
+    return store_cone(catalogue, around, table, roots, "simulation", "made up")  # type: ignore[arg-type]
+
+
+def test_identifiers_by_position(field: Place, listed: tuple[SourceList, Table]) -> None:
+    _, table = listed
+    some = table[:40]
+    nothing = np.full(40, np.nan)
+    moved = {"pmra": np.full(40, 100.0), "pmdec": np.zeros(40)}
+    years = (59000.5 - 51544.5) / 365.25 + 2000.0 - 2016.0
+    back = 100.0 * years / 3.6e6 / np.cos(np.radians(some["DEC"]))
+    gaia = Table({
+        "source_id": np.arange(1, 41) * 10**17, "ra": some["RA"] - back, "dec": some["DEC"], **moved,
+        "parallax": nothing, "ra_error": nothing, "dec_error": nothing, "phot_g_mean_mag": np.full(40, 17.0),
+        "bp_rp": nothing,
+    })  # fmt: skip
+    bands = {f"{band}{kind}": nothing for band in "grizy" for kind in ("MeanPSFMag", "MeanPSFMagErr", "MeanKronMag")}
+    ps1 = Table({
+        "objID": np.arange(1, 41) + 10**17, "raMean": some["RA"], "decMean": some["DEC"] + 0.2 / 3600,
+        "nDetections": np.full(40, 9), "qualityFlag": np.full(40, 52), **bands,
+    })  # fmt: skip
+    made = make_source_list(
+        field.stacks, cone("gaia", gaia, field.roots), cone("ps1", ps1, field.roots), field.roots, TELESCOPE,
+        SourceSettings(),
+    )  # fmt: skip
+    assert made.notes == ()
+    assert made.n_gaia == made.n_ps1 == 40
+    found = Table.read(field.roots.of(made.fits), hdu="SOURCES")
+    assert np.asarray(found["GAIA_ID"][:40]).tolist() == (np.arange(1, 41) * 10**17).tolist()
+    assert float(np.max(found["GAIA_SEP"][:40])) < 0.03
+    assert np.asarray(found["PS1_SEP"][:40]) == pytest.approx(0.2, abs=0.01)
+    assert found["GAIA_ID"].mask[40:].all()
+
+
+def test_the_same_bytes_again(field: Place, listed: tuple[SourceList, Table], tmp_path: Path) -> None:
+    first = make_source_list(field.stacks[::-1], None, None, field.roots, TELESCOPE, SourceSettings())
+    again = make_source_list(field.stacks, None, None, field.roots, TELESCOPE, SourceSettings())
+    assert (first.fits.digest, first.parquet.digest) == (again.fits.digest, again.parquet.digest)
+    assert json.loads(first.model_dump_json()) == json.loads(again.model_dump_json())
+
+
+def test_without_a_psf_there_are_apertures(field: Place, tmp_path: Path) -> None:
+    made = make_source_list(
+        [field.stacks[0].model_copy(update={"psf": None})], None, None, field.roots, TELESCOPE, SourceSettings()
+    )
+    table = Table.read(field.roots.of(made.fits), hdu="SOURCES")
+    assert "FLUX_PSF_r" not in table.colnames
+    assert ((table["FLAGS_r"] & SourceFlag.NO_PSF) > 0).all()
+    assert "no PSF fluxes in r: the stack has no PSF" in made.notes
+
+
+def test_stars_of_a_crowded_part_are_told_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    share, angle = rng.uniform(0, 1, 400), rng.uniform(0, 2 * np.pi, 400)
+    radius = 50.0 * np.sqrt(share / (1 - share))
+    x, y = SIZE / 2 + radius * np.cos(angle), SIZE / 2 + radius * np.sin(angle)
+    inside = (np.abs(x - SIZE / 2) < SIZE / 2 - 10) & (np.abs(y - SIZE / 2) < SIZE / 2 - 10)
+    mag = 14.0 + 6.5 * rng.uniform(0, 1, 400) ** 0.5
+    crowd = place(tmp_path, x[inside], y[inside], mag[inside])
+
+    def run(density: float) -> tuple[SourceList, Table]:
+        settings = SourceSettings(crowded_density=density)
+        made = make_source_list(crowd.stacks[:1], None, None, crowd.roots, TELESCOPE, settings)
+        return made, Table.read(crowd.roots.of(made.fits), hdu="SOURCES")
+
+    def recovered(table: Table) -> float:
+        rows, star = true_rows(table, crowd)
+        core = np.hypot(crowd.x - SIZE / 2, crowd.y - SIZE / 2) < 50
+        off = np.abs(np.asarray(table["MAG_PSF_r"])[rows] - crowd.mag[star])
+        good = star[off < 0.2]
+        return float(np.isin(np.flatnonzero(core & (crowd.mag < 18)), good).mean())
+
+    plain, of_plain = run(1e3)
+    made, table = run(SourceSettings().crowded_density)
+    assert plain.n_crowded == 0
+    assert made.n_crowded > 50
+    assert ((table["FLAGS"] & SourceFlag.CROWDED) > 0).sum() == made.n_crowded
+    assert recovered(table) > max(0.7, recovered(of_plain) + 0.15)
+
+
+def refused(stacks: list[Stack], roots: Roots) -> StageError:
+    with pytest.raises(StageError) as caught:
+        make_source_list(stacks, None, None, roots, TELESCOPE, SourceSettings())
+    return caught.value
+
+
+def test_what_cannot_be_listed_says_why(field: Place, tmp_path: Path) -> None:
+    roots = Roots(data=tmp_path, raw=tmp_path / "raw")
+    noise = np.random.default_rng(1).normal(0, 100.0, (SIZE, SIZE))
+    weight = np.full(noise.shape, 1e-4)
+    empty = stack(roots, "r", noise, weight, stamp("r"))
+    assert "no source" in refused([empty], roots).reason
+    nothing = stack(roots, "r", noise, np.zeros_like(weight), stamp("r"))
+    assert "no weight anywhere" in refused([nothing], roots).reason
+    cut = stack(roots, "R", noise[:-3], weight[:-3], stamp("R"))
+    whole = stack(roots, "r", noise, weight, stamp("r"))
+    assert "have shapes" in refused([whole, cut], roots).reason
+    roots.of(whole.image).write_bytes(b"no FITS")
+    assert "cannot be read" in refused([whole], roots).reason
+    assert "no stack" in refused([], roots).reason
+
+
+def test_measurement_of_any_source_does_not_depend_on_faint_company(field: Place) -> None:
+    """The same star, alone and with a neighbour of a quarter of its light at 2 FWHM: the PSF flux stays."""
+    results: list[Any] = []
+    for companion in (False, True):
+        x, y, mag = np.array([200.0, 206.0]), np.array([200.0, 203.0]), np.array([16.0, 17.5])
+        keep = slice(None) if companion else slice(0, 1)
+        others = stars(np.random.default_rng(2), 10)
+        far = np.hypot(others[0] - 200, others[1] - 200) > 40
+        path = Path(field.roots.data) / f"pair{companion}"
+        joined = [np.concatenate([mine[keep], theirs[far]]) for mine, theirs in zip((x, y, mag), others, strict=True)]
+        pair = place(path, *joined)
+        made = make_source_list(pair.stacks[:1], None, None, pair.roots, TELESCOPE, SourceSettings())
+        table = Table.read(pair.roots.of(made.fits), hdu="SOURCES")
+        row = int(np.argmin(np.hypot(table["X"] - 201, table["Y"] - 201)))
+        results.append(table[row])
+    alone, paired = results
+    assert paired["FLAGS_r"] & SourceFlag.BLENDED
+    assert abs(paired["MAG_PSF_r"] - alone["MAG_PSF_r"]) < 0.02
+    assert alone["MAG_AP3_r"] - paired["MAG_AP3_r"] > 0.05
