@@ -19,6 +19,7 @@ __all__ = [
     "ReleaseGroup",
     "ReleaseKeyword",
     "ReleaseReason",
+    "ReleaseSources",
     "ReleaseStack",
     "ReleaseSummary",
     "ReleaseYear",
@@ -158,6 +159,18 @@ class ReleaseYear(Record):
     n_master_flats: int
 
 
+class ReleaseSources(Record):
+    """The source list of a group, by its own header and columns."""
+
+    group: str
+    file: RelativePath
+    n_sources: int
+    n_crowded: int = Field(description="in crowded parts of the field")
+    filters: str = Field(description="bands")
+    n_gaia: int = Field(description="with an identifier of Gaia")
+    n_ps1: int = Field(description="with an identifier of PS1")
+
+
 class ReleaseReason(Record):
     """Why frames of the groups are in no stack."""
 
@@ -184,6 +197,7 @@ class Release(Report[ReleaseGroup]):
     keywords: tuple[ReleaseKeyword, ...] = ()
     years: tuple[ReleaseYear, ...] = ()
     reasons: tuple[ReleaseReason, ...] = ()
+    sources: tuple[ReleaseSources, ...] = ()
     facts: tuple[ReleaseFact, ...] = ()
     limitations: tuple[str, ...] = Field((), description="what a user should know of these very products")
 
