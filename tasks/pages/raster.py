@@ -88,7 +88,7 @@ def weight_picture(stack: Stack, view: StackView, path: Path, roots: Roots) -> P
 
 
 def _colour_image(stacks: Sequence[Stack], roots: Roots) -> tuple[ByteImage, tuple[str, ...], float] | None:
-    made = lupton(stacks, roots)
+    made = lupton(stacks, roots, filled=True)
     if made is None:
         return None
     return np.ascontiguousarray(made.image[::-1]), made.bands, made.scale
@@ -103,7 +103,7 @@ def _said(bands: tuple[str, ...]) -> str:
 def colour_picture(
     stacks: Sequence[Stack], path: Path, small: Path, roots: Roots
 ) -> tuple[Picture, Picture, tuple[str, ...]] | None:
-    """Colour picture of a group in its own pixels, the index's thumbnail of it, and the bands shown.
+    """Colour picture of a group in its own pixels, gaps in it filled; the index's thumbnail of it; the bands shown.
 
     None where no pixel is covered in all its bands.
     """
@@ -127,6 +127,19 @@ def thumbnail(picture: Image.Image, group: str, path: Path, roots: Roots) -> Pic
     return _write(middle, _THUMBNAIL_SIDE, _THUMBNAIL_BYTES, path, f"{group} in colour", roots)
 
 
+def _alike(
+    line: Stack, narrow: StackView, broad: Stack, wide: StackView, covered: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Both above their sky, the sharper one blurred to the other's width: stars would leave rings else."""
+    images = [np.where(covered, view.data - np.median(view.data[covered]), 0.0) for view in (narrow, wide)]
+    if line.psf is not None and broad.psf is not None:
+        widths = [line.psf.fwhm_arcsec / narrow.scale, broad.psf.fwhm_arcsec / wide.scale]
+        sharper = int(widths[1] < widths[0])
+        blur = float(np.sqrt(abs(widths[0] ** 2 - widths[1] ** 2))) / 2.3548
+        images[sharper] = ndimage.gaussian_filter(images[sharper], blur)
+    return images[0].astype(np.float32), images[1].astype(np.float32)
+
+
 def overlay_picture(
     stacks: Sequence[Stack], continuum: Mapping[str, str | None], path: Path, roots: Roots
 ) -> tuple[Picture | None, str]:
@@ -142,8 +155,8 @@ def overlay_picture(
     Returns
     -------
     picture, how
-        None with the reason where it cannot be made. The continuum is scaled by the pixels that show stars, so that an
-        ordinary star leaves nothing.
+        None with the reason where it cannot be made. An ordinary star leaves nothing: a calibrated narrow band has the
+        zero point of its continuum; of a relative one the bright pixels tell the scale.
     """
     by_filter = {stack.filter: stack for stack in stacks}
     line = by_filter.get("Ha")
@@ -157,12 +170,15 @@ def overlay_picture(
     covered = narrow_view.covered & broad_view.covered
     if not covered.any():
         return None, f"No Hα overlay: Ha and {broad.filter} have no pixel in common."
-    narrow, wide = (view.data - np.median(view.data[covered]) for view in (narrow_view, broad_view))
+    narrow, wide = _alike(line, narrow_view, broad, broad_view, covered)
     noise = 1.4826 * float(np.median(np.abs(wide[covered])))
     bright = covered & (wide > 20.0 * noise)
-    if np.count_nonzero(bright) < 50:
+    if line.calibrated and broad.calibrated:
+        ratio = 1.0  # the zero point of a narrow band is that of its continuum
+    elif np.count_nonzero(bright) < 50:
         return None, f"No Hα overlay: too few bright pixels in {broad.filter} to scale the continuum by."
-    ratio = float(np.median(narrow[bright] / wide[bright]))
+    else:
+        ratio = float(np.median(narrow[bright] / wide[bright]))
     left = ndimage.gaussian_filter(np.where(covered, narrow - ratio * wide, 0.0), 1.2)
     sigma = 1.4826 * float(np.median(np.abs(left[covered] - np.median(left[covered])))) or 1.0
     real = covered & (left > _LINE_SIGMA * sigma) & (left > _LINE_SHARE * ratio * np.maximum(wide, 0.0))
