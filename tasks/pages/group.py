@@ -137,6 +137,15 @@ def _said(stack: Stack) -> str:
         parts.append(f"1σ surface brightness {stack.noise.surface_brightness:.2f} mag/arcsec²")
     if stack.colour is not None:
         parts.append(stack.colour.equation)
+    if stack.calibrated:
+        parts.append(f"zero point 30.0: {stack.scale_source}")
+        if stack.tie is not None:
+            parts.append(f"{stack.tie.offset:+.3f} mag applied, from {stack.tie.n_stars} stars")
+    else:
+        parts.append(f"no zero point: frames scaled by {stack.scale_source}")
+    if stack.validation is not None:
+        verdict = "validated" if stack.validation.validated else "not validated"
+        parts.append(f"{verdict}: {stack.validation.reason}")
     return "; ".join(parts) + "."
 
 
@@ -237,7 +246,7 @@ def write_group_page(
         pictures=pictures,
         colour_says=_colour_said(pictures) if pictures.colour else "",
         no_colour=f"No colour picture: {undrawn or 'there is no stack, or no pixel that all bands cover'}.",
-        bar=_bar(field[0] if field else None),
+        bar=_bar(pictures.field_arcsec[0] if pictures.field_arcsec else None),
         facts=_facts(stacks, frames, field),
         rows=rows,
         filters=rows,

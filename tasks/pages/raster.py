@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from astropy.io import fits
 from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
@@ -19,7 +20,7 @@ from models.stack import Stack
 from tasks.core.files import ref, writing
 from tasks.stacking import StackView, lupton, stack_view, stretched
 
-__all__ = ["colour_picture", "overlay_picture", "thumbnail", "view_picture", "weight_picture"]
+__all__ = ["Colour", "colour_picture", "overlay_picture", "thumbnail", "view_picture", "weight_picture"]
 
 _VIEW_SIDE, _VIEW_BYTES = 720, 60_000
 _WEIGHT_SIDE, _WEIGHT_BYTES = 360, 20_000
@@ -27,6 +28,7 @@ _COLOUR_SIDE, _COLOUR_BYTES = 1600, 420_000
 _OVERLAY_BYTES = 120_000
 _THUMBNAIL_SIDE, _THUMBNAIL_BYTES = 240, 14_000
 _QUALITIES = (85, 75, 65, 55, 45, 35, 25, 15)
+_LEAST_COVERAGE = 0.7
 _LINE_SIGMA = 3.0
 _LINE_SHARE = 0.2
 """Of the continuum: a star whose seeing differs leaves less behind, an H II region much more."""
@@ -87,36 +89,60 @@ def weight_picture(stack: Stack, view: StackView, path: Path, roots: Roots) -> P
     return _write(Image.fromarray(colours), _WEIGHT_SIDE, _WEIGHT_BYTES, path, alt, roots)
 
 
-def _colour_image(stacks: Sequence[Stack], roots: Roots) -> tuple[ByteImage, tuple[str, ...], float] | None:
-    made = lupton(stacks, roots, filled=True)
-    if made is None:
-        return None
-    return np.ascontiguousarray(made.image[::-1]), made.bands, made.scale
-
-
 def _said(bands: tuple[str, ...]) -> str:
     if len(bands) == 3:
         return f"red {bands[0]}, green {bands[1]}, blue {bands[2]}"
     return f"red {bands[0]}, blue {bands[1]}, green their mean" if len(bands) == 2 else f"{bands[0]} alone, in grey"
 
 
-def colour_picture(
-    stacks: Sequence[Stack], path: Path, small: Path, roots: Roots
-) -> tuple[Picture, Picture, tuple[str, ...]] | None:
-    """Colour picture of a group in its own pixels, gaps in it filled; the index's thumbnail of it; the bands shown.
+class Colour(NamedTuple):
+    """What came of a group's colour picture.
+
+    Attributes
+    ----------
+    large, small
+        The picture in its own pixels; the index's thumbnail of it.
+    bands
+        Red, green, blue; two; or one.
+    box
+        Rows and columns of the grid that are shown, north up.
+    field
+        Their width and height, arcsec.
+    """
+
+    large: Picture
+    small: Picture
+    bands: tuple[str, ...]
+    box: tuple[slice, slice]
+    field: tuple[float, float]
+
+
+def _wide_enough(stacks: Sequence[Stack], roots: Roots) -> list[Stack]:
+    """Those that cover most of what the widest one does: one frame of another pointing shall not crop the picture."""
+    areas = [int(np.count_nonzero(np.asarray(fits.getdata(roots.of(stack.weight))) > 0)) for stack in stacks]
+    return [stack for stack, area in zip(stacks, areas, strict=True) if area >= _LEAST_COVERAGE * max(areas)]
+
+
+def colour_picture(stacks: Sequence[Stack], path: Path, small: Path, roots: Roots) -> Colour | None:
+    """Colour picture of a group where its bands cover the sky, gaps filled.
 
     None where no pixel is covered in all its bands.
     """
-    made = _colour_image(stacks, roots)
+    made = lupton(_wide_enough(stacks, roots), roots, filled=True)
     if made is None:
         return None
-    image, bands, scale = made
+    image, bands, scale = np.ascontiguousarray(made.image[::-1]), made.bands, made.scale
+    rows, columns = (np.flatnonzero(image.any(axis=axes)) for axes in ((1, 2), (0, 2)))
+    if not rows.size:
+        return None
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    picture = Image.fromarray(np.ascontiguousarray(image[box]))
+    field = picture.width * scale, picture.height * scale
     group = stacks[0].group
-    field = f"{image.shape[1] * scale / 60:.1f} by {image.shape[0] * scale / 60:.1f} arcminutes"
-    alt = f"{group}, {_said(bands)}; {field}, north up, east left"
-    picture = Image.fromarray(image)
+    size = f"{field[0] / 60:.1f} by {field[1] / 60:.1f} arcminutes"
+    alt = f"{group}, {_said(bands)}; {size}, north up, east left"
     large = _write(picture, _COLOUR_SIDE, _COLOUR_BYTES, path, alt, roots)
-    return large, thumbnail(picture, group, small, roots), bands
+    return Colour(large, thumbnail(picture, group, small, roots), bands, box, field)
 
 
 def thumbnail(picture: Image.Image, group: str, path: Path, roots: Roots) -> Picture:
@@ -141,7 +167,11 @@ def _alike(
 
 
 def overlay_picture(
-    stacks: Sequence[Stack], continuum: Mapping[str, str | None], path: Path, roots: Roots
+    stacks: Sequence[Stack],
+    continuum: Mapping[str, str | None],
+    box: tuple[slice, slice],
+    path: Path,
+    roots: Roots,
 ) -> tuple[Picture | None, str]:
     """Line emission over the colour picture: a narrow band without its continuum, transparent where there is none.
 
@@ -151,6 +181,10 @@ def overlay_picture(
         Of the group.
     continuum
         Broad band by narrow band, as the profile says.
+    box
+        Rows and columns that the colour picture shows.
+    path, roots
+        Where it goes.
 
     Returns
     -------
@@ -185,7 +219,7 @@ def overlay_picture(
     real = ndimage.binary_opening(real, iterations=1)
     top = max(float(np.percentile(left[real], 99.0)) if real.any() else 0.0, 10.0 * sigma)
     level = np.arcsinh(left / (2.0 * sigma)) / np.arcsinh(top / (2.0 * sigma))
-    alpha = _shown(np.where(real, np.clip(level, 0.0, 1.0), 0.0) * 0.9)
+    alpha = _shown(np.where(real, np.clip(level, 0.0, 1.0), 0.0) * 0.9)[box]
     layer = np.empty((*alpha.shape, 4), np.uint8)
     layer[..., :3], layer[..., 3] = _LINE_COLOUR, alpha
     share = 100.0 * np.count_nonzero(real) / np.count_nonzero(covered)

@@ -27,7 +27,7 @@ from tasks.core.records import NOTHING
 
 @pytest.fixture(scope="module", autouse=True)
 def server():
-    with prefect_test_harness():
+    with prefect_test_harness(server_startup_timeout=120):
         yield
 
 
