@@ -98,7 +98,7 @@ def measured(names: list[str], file: Path = DOCS / "truth.json") -> str:
     if not lines:
         return f"None of these is among the figures of `docs/{file.name}` yet.\n"
     return (
-        "\n".join(["| measured, worst of several campaigns | | goal | reached |", "|---|---|---|---|", *lines]) + "\n"
+        "\n".join(["| figure, worst of several campaigns | measured | goal | reached |", "|---|---|---|---|", *lines]) + "\n"
     )
 
 
