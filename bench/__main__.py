@@ -17,7 +17,21 @@ from pathlib import Path
 from bench.figures import RESULTS, Measured, machine, merged, now, software, table
 from bench.place import Place
 
-SUBJECTS = ("startup", "masters", "reduction", "solving", "group", "workers", "orchestration", "holding", "flat", "nothing")
+SUBJECTS = (
+    "startup",
+    "masters",
+    "reduction",
+    "solving",
+    "group",
+    "workers",
+    "siril",
+    "where",
+    "orchestration",
+    "holding",
+    "flat",
+    "nothing",
+    "scale",
+)
 """Modules of this package with a function ``measure(place) -> list of Figure``, in the order they run."""
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 from bench.figures import Figure
 from bench.place import Place
 from bench.processes import run
 
-__all__ = ["Taken", "contest", "ratio"]
+__all__ = ["Taken", "Work", "contest", "ratio"]
+
+Work: TypeAlias = Generator[None, None, Any]
+"""What a contender is: up to its ``yield`` it makes ready, what follows is timed; what it returns is told."""
 
 
 @dataclass

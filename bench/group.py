@@ -26,7 +26,7 @@ from models.base import Roots
 from models.simulation import SimulationOptions
 from tasks.simulation import simulate_campaign
 
-__all__ = ["measure", "stacking_campaign"]
+__all__ = ["measure", "recorded_commands", "stacking_campaign"]
 
 _GROUP, _YEAR = "M67", 2025
 
@@ -45,16 +45,21 @@ def stacking_campaign(place: Place, name: str, filters: tuple[str, ...], frames:
 
 def _call(command: dict[str, Any], recorded: Path) -> None:
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    subprocess.run(  # noqa: S603  # nosec B603
+    subprocess.run(  # nosec B603
         command["command"], cwd=recorded / command["folder"], check=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | threads,
     )  # fmt: skip
 
 
+def _in_turn(commands: Sequence[dict[str, Any]], recorded: Path) -> None:
+    for each in commands:
+        _call(each, recorded)
+
+
 def _bare(commands: Sequence[dict[str, Any]], recorded: Path, cores: int) -> dict[str, float]:
     """Seconds of each step of the script."""
     of = {tool: [each for each in commands if each["tool"] == tool] for tool in {each["tool"] for each in commands}}
-    stacks = [each for each in of["SWarp"] if "Y" == each["command"][each["command"].index("-COMBINE") + 1]]
+    stacks = [each for each in of["SWarp"] if each["command"][each["command"].index("-COMBINE") + 1] == "Y"]
     models = list(zip(of["source-extractor"], of["psfex"], strict=False))
     seconds = {}
     with ThreadPoolExecutor(cores) as threads:
@@ -64,7 +69,7 @@ def _bare(commands: Sequence[dict[str, Any]], recorded: Path, cores: int) -> dic
         seconds["scamp"] = time.perf_counter() - started
         list(threads.map(lambda each: _call(each, recorded), stacks))
         seconds["swarp"] = time.perf_counter() - started - seconds["scamp"]
-        list(threads.map(lambda pair: [_call(each, recorded) for each in pair], models))
+        list(threads.map(lambda pair: _in_turn(pair, recorded), models))
         seconds["all"] = time.perf_counter() - started
     seconds["psfex"] = seconds["all"] - seconds["scamp"] - seconds["swarp"]
     return seconds
@@ -78,19 +83,37 @@ def _one_per_stack(commands: list[dict[str, Any]], n_stacks: int) -> list[dict[s
     return kept
 
 
-def measure(place: Place) -> list[Figure]:
-    """The flow beside a running server, and the script, in turns."""
-    cores = machine()["cores"]
+def _ready(place: Place) -> tuple[Roots, tuple[str, ...], int]:
+    """A campaign that is reduced, its filters, and frames a filter."""
     few = place.frames < 100
-    filters = ("g", "r") if few else ("B", "V", "g", "r", "i", "Ha")
-    frames = 2 if few else 8
-    ready = stacking_campaign(place, "group", filters, frames)
-    recorded, work = place.folder / "recorded", place.folder / "group-turn"
+    filters, frames = (("g", "r"), 2) if few else (("B", "V", "g", "r", "i"), 8)
+    return stacking_campaign(place, "group", filters, frames), filters, frames
+
+
+def _record(place: Place, ready: Roots, work: Path) -> Path:
+    recorded = place.folder / "recorded"
     for folder in (recorded, work):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ready.data, work, symlinks=True)
     run(["-m", "bench.recorder", "--root", str(work), "--group", _GROUP, "--to", str(recorded)],
         place.folder / "logs" / "recorder.log", place.environment(None))  # fmt: skip
+    return recorded
+
+
+def recorded_commands(place: Place) -> Path:
+    """The folder of `bench.recorder` for the group; made where it is not there."""
+    recorded = place.folder / "recorded"
+    if not recorded.exists():
+        _record(place, _ready(place)[0], place.folder / "group-turn")
+    return recorded
+
+
+def measure(place: Place) -> list[Figure]:
+    """The flow beside a running server, and the script, in turns."""
+    cores = machine()["cores"]
+    ready, filters, frames = _ready(place)
+    work = place.folder / "group-turn"
+    recorded = _record(place, ready, work)
     commands = json.loads((recorded / "commands.json").read_text(encoding="utf-8"))
     script = _one_per_stack(commands, len(filters))
     flow: list[float] = []
@@ -114,8 +137,8 @@ def measure(place: Place) -> list[Figure]:
     steps = ", ".join(f"{step} {median(each[step] for each in bare):.1f} s" for step in ("scamp", "swarp", "psfex"))
     return [
         ratio(
-            f"stack_target of {frames * len(filters)} frames in {len(filters)} filters, against the bare commands", flow,
-            [each["all"] for each in bare], 1.15,
+            f"stack_target of {frames * len(filters)} frames in {len(filters)} filters, against the bare commands",
+            flow, [each["all"] for each in bare], 1.15,
             detail=f"medians {median(flow):.1f} s and {median(each['all'] for each in bare):.1f} s ({steps}; "
             + ", ".join(f"{count} x {tool}" for tool, count in counted.items()) + ")",
         ),

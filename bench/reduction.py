@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from astropy.io import fits
 
 from bench.campaign import campaign, here
-from bench.contest import contest, ratio
+from bench.contest import Work, contest, ratio
 from bench.figures import Figure
 from bench.place import Place
 from models.frame import MaskBit
@@ -27,8 +26,8 @@ def _some(science: list[Any]) -> list[Any]:
     return science[::step][:_FRAMES]
 
 
-def ours(folder: str) -> Iterator[None]:
-    """`reduce_frame`: bias, flat, saturation and bleed, trails, cosmic rays, holes filled, variance; written, digested."""
+def ours(folder: str) -> Work:
+    """`reduce_frame`: bias, flat, bleeds, trails, cosmic rays, holes filled, variance; written, digested."""
     from tasks.calibration import reduce_frame
 
     run, ready = here(folder)
@@ -38,10 +37,10 @@ def ours(folder: str) -> Iterator[None]:
     return {"files": [each.file.path for each in made], "raw": [each.raw.path for each in made]}
 
 
-def theirs(folder: str) -> Iterator[None]:
+def theirs(folder: str) -> Work:
     """The same steps with ccdproc, cosmic rays by astroscrappy's L.A.Cosmic; bleeds and trails not looked for."""
     import astropy.units as u
-    import ccdproc
+    import ccdproc  # type: ignore[import-untyped,unused-ignore]
     from astropy.nddata import CCDData
 
     run, ready = here(folder)
@@ -49,7 +48,8 @@ def theirs(folder: str) -> Iterator[None]:
     calls = []
     for raw in _some(ready.science):
         bias, flat = ready.masters(raw)
-        assert bias is not None and flat is not None
+        assert bias is not None
+        assert flat is not None
         gain = raw.gain or camera.gain
         noise = bias.read_noise_e or camera.read_noise
         calls.append((raw.path, run.roots.of(bias.file), run.roots.of(flat.file), gain, noise))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+from bench.bare import Prepared
 from bench.campaign import campaign, here
-from bench.contest import contest, ratio
+from bench.contest import Work, contest, ratio
 from bench.figures import Figure
 from bench.place import Place
+from models.frame import ReducedFrame
+from models.run import RunContext
 
 __all__ = ["detecting", "measure", "ours", "theirs"]
 
 _FRAMES = 8
 
 
-def _some(folder: str):  # type: ignore[no-untyped-def]
+def _some(folder: str) -> tuple[RunContext, Prepared, list[ReducedFrame]]:
     from tasks.calibration import reduce_frame
 
     run, ready = here(folder)
@@ -28,7 +30,7 @@ def _some(folder: str):  # type: ignore[no-untyped-def]
     return run, ready, reduced
 
 
-def detecting(folder: str) -> Iterator[None]:
+def detecting(folder: str) -> Work:
     """`measure_frame`: sources, seeing, sky, which other stages use, too."""
     from tasks.quality import measure_frame
 
@@ -39,7 +41,7 @@ def detecting(folder: str) -> Iterator[None]:
     return {"solved": len(reduced)}
 
 
-def ours(folder: str) -> Iterator[None]:
+def ours(folder: str) -> Work:
     """`solve_frame`: solve-field on the list of sources, a cubic fit to Gaia at the frame's epoch, its verification."""
     from models.catalog import Cone
     from tasks.astrometry import solve_frame
@@ -62,7 +64,7 @@ def ours(folder: str) -> Iterator[None]:
     return {"solved": solved}
 
 
-def theirs(folder: str) -> Iterator[None]:
+def theirs(folder: str) -> Work:
     """The release's call (parameters.md): the image, downsampled by 2, 5 deg about the header's position, 120 s."""
     run, ready, reduced = _some(folder)
     out = Path(folder) / "solve-field"
@@ -83,7 +85,7 @@ def theirs(folder: str) -> Iterator[None]:
         ])  # fmt: skip
     yield
     for call in calls:
-        subprocess.run(call, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603  # nosec B603
+        subprocess.run(call, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # nosec B603
     return {"solved": sum((out / f"{number}.solved").exists() for number in range(len(calls)))}
 
 
@@ -101,6 +103,9 @@ def measure(place: Place) -> list[Figure]:
               0.25, detail=said),
         ratio("the same with finding and measuring the sources, which other stages use, too", together, theirs.seconds,
               None, detail=f"medians of a frame {median(together) / number:.3f} s"),
-        Figure(name="frames solved by theirs and not by ours", value=max(0, theirs.said["solved"] - ours.said["solved"]),
-               goal=0, detail=f"of {number}: ours {ours.said['solved']}, theirs {theirs.said['solved']}"),
+        Figure(
+            name="frames solved by theirs and not by ours", goal=0,
+            value=max(0, theirs.said["solved"] - ours.said["solved"]),
+            detail=f"of {number}: ours {ours.said['solved']}, theirs {theirs.said['solved']}",
+        ),
     ]  # fmt: skip

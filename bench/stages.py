@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.page_stages import PAGES_REPLACED
 from bench.release import SIDE
 from models.astrometry import Alignment, IndexSet
 from models.base import FileRef, Roots
@@ -366,6 +367,7 @@ REPLACED: dict[str, dict[str, Any]] = {
         "plot_stack": plot_stack,
         "plot_rgb": plot_rgb,
     },
+    **PAGES_REPLACED,
     "tasks.validation.tasks": {
         "_with_tie": tied,
         "validate_stack": validate_stack,

@@ -1,4 +1,4 @@
-"""Throughput of `reduce_year` with two workers against one, on real frames; beside a running server, as it is deployed."""
+"""Throughput of `reduce_year` with two workers against one, on real frames, beside a running server."""
 
 from __future__ import annotations
 

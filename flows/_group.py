@@ -13,6 +13,7 @@ from prefect.utilities.annotations import quote
 from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import known_field
+from flows._pages import draw_group
 from flows._progress import RunProgress
 from flows._sky import sky_of, sky_of_run, target_named
 from flows._way import as_failure
@@ -32,9 +33,10 @@ from tasks.core.errors import UserError
 from tasks.core.files import is_current
 from tasks.core.records import locked
 from tasks.fields import field_of_target
+from tasks.pages import write_group_page, write_index_page
 from tasks.photometry import gather_colour_terms
 from tasks.psf.tasks import mean_frame_psf
-from tasks.report import read_years, stack_rows, write_group_page, write_index_page, write_schemas
+from tasks.report import read_years, stack_rows, write_schemas
 from tasks.report.tasks import report_with_artifact, show_picture
 from tasks.stacking import group_centre
 from tasks.stacking.tasks import colour_picture, selected_frames
@@ -63,6 +65,7 @@ class GroupFrames:
     years: tuple[int, ...] = ()
     all_psfs: tuple[FrameRecord, ...] = ()
     colour_terms: tuple[ColourTerm, ...] = ()
+    others: tuple[FrameRecord, ...] = ()
 
     @property
     def filters(self) -> list[str]:
@@ -133,7 +136,7 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
     """
     sky = sky_of_run(run)
     years, records = sky.years, sky.records
-    members, rejected, pending = [], defaultdict(list), 0
+    members, others, rejected, pending = [], [], defaultdict(list), 0
     named = {word: target_by_object(word, run.targets) for word in {record.raw.object for record in records}}
     for record in records:
         label, place = record.raw.label, sky.map.group_of.get(record.raw.label)
@@ -141,10 +144,12 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
         if place != target.name and not (meant is not None and meant.name == target.name and record.raw.filter):
             continue
         if record.solved is not None and place != target.name:
+            others.append(record)
             said = sky.map.notes.get(label, f"OBJECT says {record.raw.object}, the sky says {place}")
             rejected[record.raw.filter or ""].append(Rejected(file=label, reason=said))
             continue
         if label in sky.map.moving and not run.settings.selection.moving:
+            others.append(record)
             said = f"{sky.map.moving[label]} (--selection-moving stacks it)"
             rejected[record.raw.filter or ""].append(Rejected(file=label, reason=said))
             continue
@@ -152,6 +157,7 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
         if reason is None:
             members.append(record)
         else:
+            others.append(record)
             rejected[record.raw.filter or ""].append(Rejected(file=record.raw.label, reason=reason[0]))
             pending += reason[1]
     if not members and not rejected:
@@ -159,6 +165,7 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
         there = ", ".join(f"{name} ({count})" for name, count in seen.most_common(8)) or "no known group"
         raise UserError(f"no frame of {target.name} in {', '.join(map(str, years))}; frames show {there}")
     members, unlike = _of_one_binning(members)
+    others += [record for record, _ in unlike]
     for record, why in unlike:
         rejected[record.raw.filter or ""].append(Rejected(file=record.raw.label, reason=why))
     return GroupFrames(
@@ -168,6 +175,7 @@ def frames_of_group(target: Target, run: RunContext) -> GroupFrames:
         years=tuple(years),
         all_psfs=tuple(record for record in records if record.psf is not None),
         colour_terms=gather_colour_terms([record.calibrated for record in records if record.calibrated is not None]),
+        others=tuple(others),
     )
 
 
@@ -324,6 +332,7 @@ def report_group(
     selections: Sequence[Selection],
     finished: Sequence[object],
     run: RunContext,
+    progress: RunProgress,
 ) -> RunSummary:
     """Write the group's rows, the mean PSF and the page; sum the group up."""
     chosen = [selection for selection in selections if selection.chosen]
@@ -365,11 +374,16 @@ def report_group(
     if stacks:
         recall(colour_picture, stacks, run.roots, target.name)
     left_out = [rejected for row in rows for rejected in row.rejected]
-    page = write_group_page(target, stacks, left_out, failures, alignment.notes, run.roots, run.telescope)
-    for picture in sorted((page.parent / "plots").glob(f"{target.name}_*.png")):
+    drawn = draw_group(target, stacks, [*frames.members, *frames.others], left_out, catalogs, run, progress)
+    page = write_group_page(
+        target, stacks, left_out, failures, alignment.notes, run.roots, run.telescope,
+        frames=drawn.frames, maps=drawn.maps, plots=drawn.plots, pictures=drawn.pictures, troubles=drawn.troubles,
+    )  # fmt: skip
+    for picture in drawn.every:
+        path = run.roots.of(picture.file)
         # What an earlier run made is in the interface already, as the latest under its key.
-        if picture.stat().st_mtime >= run.started:
-            show_picture(picture, picture.stem)
+        if path.stat().st_mtime >= run.started:
+            show_picture(path, path.stem, picture.alt)
     with locked(run.roots, STACK_REPORTS):
         index = write_index_page(run.roots)
     return RunSummary(

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
 from flows._cli import say
 from flows._group import STACK_REPORTS, describe_groups, groups_seen
+from flows._pages import year_pages
 from flows._way import as_failure
 from flows._year import describe_years
 from models.frame import FrameFailure
@@ -23,7 +24,8 @@ from models.telescope import Telescope
 from tasks.core.errors import StageError, UserError
 from tasks.core.records import locked
 from tasks.inventory import take_inventory
-from tasks.report import write_index_page, write_release, write_schemas
+from tasks.pages import write_index_page
+from tasks.report import write_release, write_schemas
 
 __all__ = ["Part", "describe_release", "exit_status", "part", "release_summary", "years_of"]
 
@@ -109,6 +111,8 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
             files = write_release(run.roots, run.telescope, run.targets)[:1]
         except StageError as error:
             failures.append(error.record("release tables"))
+        years = {int(each.name): each.outcome for each in parts if each.stage == "reduce-year"}
+        year_pages({year: told.failures for year, told in years.items() if isinstance(told, RunSummary)}, run)
         files = (write_index_page(run.roots), *files)
     return RunSummary(
         title=f"release {run.telescope.name}",

@@ -18,6 +18,7 @@ from prefect.utilities.annotations import quote
 from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import PlacedFrame
+from flows._pages import year_page
 from flows._progress import RunProgress
 from flows._sky import group_rows, sky_of
 from flows._way import as_failure
@@ -303,8 +304,9 @@ def report_year(
     fields: Sequence[FieldCatalogs],
     records: Sequence[FrameRecord],
     run: RunContext,
+    progress: RunProgress,
 ) -> RunSummary:
-    """Write the four reports, the frames file and the schemas; sum the year up."""
+    """Write the four reports, the frames file, the schemas and the year's page; sum the year up."""
     folder = run.roots.data / str(year) / run.telescope.name
     sky = sky_of({**read_years(run.roots, run.telescope), year: tuple(records)}, run).map
     rows = year_rows(records, sky.group_of, sky.notes, sky.moving)
@@ -321,12 +323,10 @@ def report_year(
     write_schemas(run.roots.data / "schemas")
     made = [*masters.bias.values(), *masters.flat.values()]
     write_json(folder / "masters.json", [master.model_dump(mode="json") for master in made])
-    failures = (
-        tuple(failure for failure in inventory.unusable)
-        + masters.failures
-        + masters.left_out
-        + tuple(failure for record in records for failure in record.failures)
-    )
+    other_failures = tuple(inventory.unusable) + masters.failures + masters.left_out
+    failures = other_failures + tuple(failure for record in records for failure in record.failures)
+    page = year_page(year, records, sky.group_of, other_failures, run, progress)
+    files.append(page.relative_to(run.roots.data).as_posix())
     useful = [record for record in records if record.calibrated is not None]
     return RunSummary(
         title=f"{year} {run.telescope.name}",

@@ -107,7 +107,7 @@ def reduce_year(
         finished = progress.each("PSF and publish", frame_finish, zip(placed, repeat(terms), repeat(run)))
         records = surviving_frames(finished, placed, run)
 
-        summary = report_year(year, inventory, masters, fields, [*records, *unknown], run)
+        summary = report_year(year, inventory, masters, fields, [*records, *unknown], run, progress)
         return finish(noted(summary, run, "reduce_year", str(year)))
 
 

@@ -79,7 +79,7 @@ def stack_target(
         finished = extend_filters(chosen, stacked, finished, run, progress)
         sources = list_sources(target.name, finished, catalogs, run, progress)
 
-        summary = report_group(target, frames, catalogs, alignment, selections, finished, run)
+        summary = report_group(target, frames, catalogs, alignment, selections, finished, run, progress)
         summary = with_sources(summary, sources)
         return finish(noted(summary, run, "stack_target", target.name))
 

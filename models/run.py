@@ -44,6 +44,10 @@ Stage = Literal[
     "picture-of-extended",
     "source-list",
     "mean-psf",
+    "maps-of-stack",
+    "plots-of-stack",
+    "pictures-of-group",
+    "timeline-of-night",
 ]
 """The cached tasks, in the order of a frame's and a stack's way."""
 

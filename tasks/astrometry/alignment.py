@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -132,11 +133,14 @@ def align_frames(
         if not members:
             continue
         joint = _jointly(members, list(sights.values()), settings)
-        heads, failure, note = _season(members, joint, gaia, group, roots, settings)
+        with ThreadPoolExecutor(1) as beside:  # our own solutions are judged while SCAMP works
+            scamp = beside.submit(_season, members, joint, gaia, group, roots, settings)
+            ours = [_ours(usable[i], sights[i], fitted, settings) for i, fitted in zip(sights, joint, strict=True)]
+            heads, failure, note = scamp.result()
         provisional = provisional or failure.startswith(_SCAMP_FAILED)
         notes_made.append(note)
-        for i, fitted, head in zip(sights, joint, heads, strict=True):
-            by_season[i] = _choose(usable[i], sights[i], fitted, head, failure, len(members), roots, settings)
+        for i, found, head in zip(sights, ours, heads, strict=True):
+            by_season[i] = _choose(usable[i], sights[i], found, head, failure, len(members), roots, settings)
     in_order = [by_season[i] for i in range(len(usable))]
     rejected.extend(result for result in in_order if isinstance(result, Rejected))
     kept = tuple(result for result in in_order if isinstance(result, AlignedFrame))
@@ -266,17 +270,21 @@ def _scamp_input(frame: _Frame, joint: _Joint | None, roots: Roots) -> ScampInpu
     return ScampInput(catalogue.absolute(), f"{cards}{band}\nEND\n")
 
 
-def _choose(
-    frame: _Frame, sight: Sight, joint: _Joint | None, scamp_head: str | None, failure: str, n_season: int,
-    roots: Roots, settings: ScampSettings,
-) -> AlignedFrame | Rejected:  # fmt: skip
-    """The best of SCAMP's head, our fit of the season and the frame's plate solution, if any is good."""
+def _ours(frame: _Frame, sight: Sight, joint: _Joint | None, settings: ScampSettings) -> Found:
+    """The frame's plate solution and our fit of the season, judged."""
 
     def judged(wcs: WCS, parameters: float) -> Candidate:
         return judge(tpv_head(wcs, frame.shape), sight, parameters, settings)
 
     own = len(monomials(3)) if frame.wcs.sip is not None else len(monomials(1))
-    found = Found(judged(frame.wcs, own), judged(joint.wcs, joint.parameters) if joint else None)
+    return Found(judged(frame.wcs, own), judged(joint.wcs, joint.parameters) if joint else None)
+
+
+def _choose(
+    frame: _Frame, sight: Sight, found: Found, scamp_head: str | None, failure: str, n_season: int, roots: Roots,
+    settings: ScampSettings,
+) -> AlignedFrame | Rejected:  # fmt: skip
+    """The best of SCAMP's head, our fit of the season and the frame's plate solution, if any is good."""
     if scamp_head is None:
         without = "SCAMP wrote no head for it" if frame.record.psf else "it has no SExtractor catalogue for SCAMP"
         found = replace(found, no_scamp=failure or without)

@@ -38,8 +38,5 @@ def grown(mask: Mask, times: int = 1, *, diagonal: bool = True) -> Mask:
     """
     result = mask.copy()
     for _ in range(times):
-        if diagonal:
-            result = _along(_along(result, 0), 1)
-        else:
-            result = _along(result, 0) | _along(result, 1)
+        result = _along(_along(result, 0), 1) if diagonal else _along(result, 0) | _along(result, 1)
     return result

@@ -62,7 +62,9 @@ def _detect(
     kron, kron_flag = sep.kron_radius(image, x, y, a, b, theta, 6.0, mask=unusable)
     radius = np.clip(np.where(np.isfinite(kron), 2.5 * kron, 3.5), 2.5, 10.0)
     flux, flux_err, flux_flag = sep.sum_ellipse(image, x, y, a, b, theta, radius, err=error, mask=unusable, subpix=1)
-    half, half_flag = sep.flux_radius(image, x, y, np.minimum(6.0 * a, _WIDEST_PX), 0.5, normflux=flux, mask=unusable, subpix=5)
+    half, half_flag = sep.flux_radius(
+        image, x, y, np.minimum(6.0 * a, _WIDEST_PX), 0.5, normflux=flux, mask=unusable, subpix=5
+    )
     half = np.where(np.isfinite(half) & (half > 0), half, np.sqrt(a * b) * 1.18)
     wx, wy, win_flag = sep.winpos(image, x, y, np.clip(half * 2.0 / 2.35, 0.6, 10.0), mask=unusable)
     steady = (win_flag == 0) & (np.hypot(wx - x, wy - y) < 2.0)

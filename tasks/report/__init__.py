@@ -1,6 +1,5 @@
-"""What a person reads: keywords in the frames, reports, pages."""
+"""What a person reads: keywords in the frames, reports, the release's tables."""
 
-from tasks.report.page import write_group_page, write_index_page
 from tasks.report.publish import publish_frame
 from tasks.report.release import gather_release
 from tasks.report.release_tables import write_release
@@ -27,8 +26,6 @@ __all__ = [
     "software_versions",
     "stack_rows",
     "write_frames",
-    "write_group_page",
-    "write_index_page",
     "write_release",
     "write_report",
     "write_schemas",

@@ -171,8 +171,10 @@ def psf_facts(files: Sequence[Path], mean: Path) -> tuple[ReleaseFact, ...]:
     header = _header(mean)
     told = "there is none"
     if (combined := _header(mean)) is not None:
-        how, number, width = (combined[key] for key in ("COMBTYPE", "NCOMBINE", "FWHM_AS"))
-        told = f"{str(how).lower()} of {number} frames' PSFs, FWHM {width:.2f} arcsec"
+        how, number, width = (combined.get(key) for key in ("COMBTYPE", "NCOMBINE", "FWHM_AS"))
+        told = "its header does not say how it was made"
+        if how is not None and number is not None and width is not None:
+            told = f"{str(how).lower()} of {number} frames' PSFs, FWHM {width:.2f} arcsec"
     facts.append(fact("mean", f"Mean PSF, {mean.name}", told))
     return tuple(facts)
 

@@ -25,6 +25,7 @@ __all__ = ["published_frame", "report_with_artifact", "show_picture"]
 _log = logging.getLogger("ohp.report")
 _MOST_ROWS = 300
 _LARGEST_PICTURE = 400_000
+_KINDS = {".png": "png", ".webp": "webp", ".svg": "svg+xml"}
 
 
 def _key(text: str) -> str:
@@ -57,10 +58,12 @@ def report_with_artifact(path: Path, kind: str, rows: Sequence[Record], title: s
 
 
 @task(name="picture", task_run_name="picture {title}", persist_result=False)
-def show_picture(path: Path, title: str) -> None:
+def show_picture(path: Path, title: str, alt: str = "") -> None:
     """Show a plot as an image artifact; a large one smaller, since a browser opens no file of this machine."""
-    content, kind = path.read_bytes(), "png"
-    if len(content) > _LARGEST_PICTURE:
+    content, kind = path.read_bytes(), _KINDS.get(path.suffix, "png")
+    if kind == "svg+xml":
+        content = _opaque(content.decode()).encode()
+    elif len(content) > _LARGEST_PICTURE:
         try:
             content, kind = _smaller(path), "jpeg"
         except OSError as error:  # Pillow's errors are OSErrors; a picture is no reason to lose a stack
@@ -69,7 +72,15 @@ def show_picture(path: Path, title: str) -> None:
             create_markdown_artifact(text, key=_key(title), description=in_markdown(path))
             return
     url = f"data:image/{kind};base64," + base64.b64encode(content).decode()
-    create_image_artifact(url, key=_key(title), description=in_markdown(path))
+    said = f"{in_markdown(alt)}: " if alt else ""
+    create_image_artifact(url, key=_key(title), description=f"{said}{in_markdown(path)}")
+
+
+def _opaque(svg: str) -> str:
+    """A plot with paper under it: the interface's own may be light where the reader's browser says dark."""
+    tag, end, rest = svg.partition("<defs>")
+    light = re.sub(r"@media \(prefers-color-scheme:dark\)\{.*?\}\}", "", tag, flags=re.DOTALL)
+    return f'{light}<rect width="100%" height="100%" fill="#fff"/>{end}{rest}'
 
 
 def _smaller(path: Path) -> bytes:

@@ -6,13 +6,24 @@ from tasks.stacking.depth import depth, empty_aperture_sigma, measure_noise, sta
 from tasks.stacking.extended import extend, finish_extended
 from tasks.stacking.grid import common_grid, grid_header
 from tasks.stacking.objects import find_sources, wanted
-from tasks.stacking.pictures import plot_extended, plot_rgb, plot_stack
+from tasks.stacking.pictures import (
+    ColourImage,
+    StackView,
+    lupton,
+    plot_extended,
+    plot_rgb,
+    plot_stack,
+    stack_view,
+    stretched,
+)
 from tasks.stacking.product import finish_stack
 from tasks.stacking.scaling import relative_zero_points
 from tasks.stacking.selection import group_centre, select_frames
 from tasks.stacking.weights import make_weights
 
 __all__ = [
+    "ColourImage",
+    "StackView",
     "SwarpOptions",
     "combine",
     "common_grid",
@@ -24,6 +35,7 @@ __all__ = [
     "finish_stack",
     "grid_header",
     "group_centre",
+    "lupton",
     "make_weights",
     "measure_noise",
     "overlap_px",
@@ -32,6 +44,8 @@ __all__ = [
     "plot_stack",
     "relative_zero_points",
     "select_frames",
+    "stack_view",
+    "stretched",
     "wanted",
     "stack_noise",
     "stack_colour",

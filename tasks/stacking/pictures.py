@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,17 @@ from models.base import FileRef, Roots
 from models.stack import ExtendedStack, Stack, stack_paths
 from tasks.core.files import ref, writing
 
-__all__ = ["plot_extended", "plot_rgb", "plot_stack", "rgb_bands"]
+__all__ = [
+    "ColourImage",
+    "StackView",
+    "lupton",
+    "plot_extended",
+    "plot_rgb",
+    "plot_stack",
+    "rgb_bands",
+    "stack_view",
+    "stretched",
+]
 
 FloatImage = npt.NDArray[np.float32]
 
@@ -30,8 +40,35 @@ _SKY_GREY = 0.22
 _FAINT_SMOOTH_PX = 2.0
 
 
-def _load(stack: Stack, roots: Roots) -> tuple[FloatImage, npt.NDArray[np.bool_], float]:
-    """Image, where it has data, and arcsec a pixel; binned down if it is larger than a screen."""
+class StackView(NamedTuple):
+    """A stack as it is shown: binned down if it is larger than a screen.
+
+    Attributes
+    ----------
+    data, weight
+        float32, shape (ny, nx).
+    covered
+        Where there is data.
+    scale
+        arcsec a pixel.
+    """
+
+    data: FloatImage
+    weight: FloatImage
+    covered: npt.NDArray[np.bool_]
+    scale: float
+
+
+class ColourImage(NamedTuple):
+    """A group in colour: bytes, shape (ny, nx, 3), first row south; the bands from red to blue; arcsec a pixel."""
+
+    image: npt.NDArray[np.uint8]
+    bands: tuple[str, ...]
+    scale: float
+
+
+def stack_view(stack: Stack, roots: Roots) -> StackView:
+    """Read a stack and its weight for a picture."""
     with fits.open(roots.of(stack.image), memmap=False) as hdus:
         data, scale = np.asarray(hdus[0].data, np.float32), float(hdus[0].header["PIXSCALE"])
     weight = np.asarray(fits.getdata(roots.of(stack.weight)), np.float32)
@@ -41,7 +78,7 @@ def _load(stack: Stack, roots: Roots) -> tuple[FloatImage, npt.NDArray[np.bool_]
         blocks = (ny // factor, factor, nx // factor, factor)
         data = data[:ny, :nx].reshape(blocks).mean(axis=(1, 3))
         weight = weight[:ny, :nx].reshape(blocks).mean(axis=(1, 3))
-    return data, weight > 0, scale * factor
+    return StackView(data, weight, weight > 0, scale * factor)
 
 
 def _sky(data: FloatImage, covered: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -51,7 +88,7 @@ def _sky(data: FloatImage, covered: npt.NDArray[np.bool_]) -> tuple[float, float
     return middle, max(1.4826 * float(np.median(middle - below)), 1e-12)
 
 
-def _stretch(data: FloatImage, covered: npt.NDArray[np.bool_]) -> FloatImage:
+def stretched(data: FloatImage, covered: npt.NDArray[np.bool_]) -> FloatImage:
     """Asinh from the sky (mid grey-dark) to the brightest stars; black where there is no data."""
     sky, sigma = _sky(data, covered)
     top = max(float(np.percentile(data[covered], 99.7)) - sky, 30.0 * sigma)
@@ -109,7 +146,7 @@ def plot_stack(stack: Stack, roots: Roots) -> FileRef:
     FileRef
         The same stack gives the same bytes.
     """
-    data, covered, scale = _load(stack, roots)
+    data, _, covered, scale = stack_view(stack, roots)
     figure = _figure(data.shape)
     title = (
         f"{stack.group}  {stack.filter}    {stack.n_combined} frames, {stack.exptime_s:.0f} s, {stack.combine.lower()}"
@@ -121,7 +158,7 @@ def plot_stack(stack: Stack, roots: Roots) -> FileRef:
     if not stack.calibrated:
         title += "    relative scale"
     axes = _decorate(figure, data.shape, scale, title)
-    axes.imshow(_stretch(data, covered), origin="lower", cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
+    axes.imshow(stretched(data, covered), origin="lower", cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
     return _save(figure, stack, f"{stack.group}_{stack.filter}.png", roots)
 
 
@@ -137,7 +174,7 @@ def plot_extended(extended: ExtendedStack, stack: Stack, roots: Roots) -> FileRe
     """
     if extended.file is None:
         return None
-    data, covered, scale = _load(stack.model_copy(update={"image": extended.file}), roots)
+    data, _, covered, scale = stack_view(stack.model_copy(update={"image": extended.file}), roots)
     smooth = ndimage.gaussian_filter(data, _FAINT_SMOOTH_PX)
     figure = _figure(data.shape)
     title = f"{stack.group}  {stack.filter}    for extended targets"
@@ -175,38 +212,63 @@ def rgb_bands(filters: Sequence[str]) -> tuple[str, str, str] | None:
     return red, green, blue
 
 
+def lupton(stacks: Sequence[Stack], roots: Roots) -> ColourImage | None:
+    """A group in colour (Lupton et al. 2004, PASP 116, 133), channels scaled until the typical star is white.
+
+    The stacks share a grid, so nothing is resampled. Of two bands green is the mean; one is shown in grey.
+
+    Returns
+    -------
+    ColourImage or None
+        None where there is no band of known wavelength, or no pixel that all of them cover.
+    """
+    by_filter = {stack.filter: stack for stack in stacks}
+    bands: tuple[str, ...] | None = rgb_bands(list(by_filter))
+    if bands is None:
+        known = sorted((name for name in by_filter if name in _WAVELENGTH_NM), key=lambda name: -_WAVELENGTH_NM[name])
+        bands = tuple(known[:1] + known[-1:] if len(known) > 1 else known or sorted(by_filter)[:1])
+    if not bands:
+        return None
+    views = [stack_view(by_filter[band], roots) for band in bands]
+    covered = np.logical_and.reduce([view.covered for view in views])
+    if not covered.any():
+        return None
+    levels = [_sky(view.data, covered) for view in views]
+    channels = [view.data - sky for view, (sky, _) in zip(views, levels, strict=True)]
+    star = covered & np.logical_and.reduce(
+        [channel > 15.0 * sigma for channel, (_, sigma) in zip(channels, levels, strict=True)]
+    )
+    if np.count_nonzero(star) >= 20:
+        white = channels[len(channels) // 2]
+        channels = [channel * np.float32(np.median(white[star] / channel[star])) for channel in channels]
+    noise = max(_sky(channel, covered)[1] for channel in channels)
+    channels = [np.where(covered, channel, -2.0 * noise) for channel in channels]
+    if len(channels) == 2:
+        channels.insert(1, (channels[0] + channels[1]) / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):  # it divides by the intensity before it looks where that is 0
+        image = make_lupton_rgb(
+            channels[0], channels[len(channels) // 2], channels[-1], minimum=-2.0 * noise, stretch=15.0 * noise, Q=8
+        )
+    return ColourImage(image, bands, views[0].scale)
+
+
 def plot_rgb(stacks: Sequence[Stack], roots: Roots) -> FileRef | None:
     """Colour picture of a group as ``plots/{group}_rgb.png`` (Lupton et al. 2004, PASP 116, 133).
-
-    The stacks share a grid, so nothing is resampled. Channels are scaled until the typical star is white.
 
     Returns
     -------
     FileRef or None
         None where there are fewer than three bands.
     """
-    by_filter = {stack.filter: stack for stack in stacks}
-    bands = rgb_bands(list(by_filter))
-    if bands is None:
+    if rgb_bands([stack.filter for stack in stacks]) is None:
         return None
-    loaded = [_load(by_filter[band], roots) for band in bands]
-    covered = np.logical_and.reduce([item[1] for item in loaded])
-    if not covered.any():
+    made = lupton(stacks, roots)
+    if made is None:
         return None
-    levels = [_sky(data, covered) for data, _, _ in loaded]
-    channels = [data - sky for (data, _, _), (sky, _) in zip(loaded, levels, strict=True)]
-    star = covered & np.logical_and.reduce(
-        [channel > 15.0 * sigma for channel, (_, sigma) in zip(channels, levels, strict=True)]
-    )
-    if np.count_nonzero(star) >= 20:
-        channels = [channel * np.float32(np.median(channels[1][star] / channel[star])) for channel in channels]
-    noise = max(_sky(channel, covered)[1] for channel in channels)
-    channels = [np.where(covered, channel, -2.0 * noise) for channel in channels]
-    with np.errstate(invalid="ignore", divide="ignore"):  # it divides by the intensity before it looks where that is 0
-        image = make_lupton_rgb(*channels, minimum=-2.0 * noise, stretch=15.0 * noise, Q=8)
-    first = by_filter[bands[1]]
+    image, bands, scale = made
+    first = next(stack for stack in stacks if stack.filter == bands[1])
     figure = _figure(image.shape)
     title = f"{first.group}    red {bands[0]}, green {bands[1]}, blue {bands[2]}"
-    axes = _decorate(figure, image.shape, loaded[0][2], title)
+    axes = _decorate(figure, image.shape, scale, title)
     axes.imshow(image, origin="lower", interpolation="antialiased")
     return _save(figure, first, f"{first.group}_rgb.png", roots)

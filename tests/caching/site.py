@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from models.base import FileRef, Roots
+from models.page import Picture
 from models.run import RunSummary, Stage
 from models.settings import Settings
 from tasks.core import running
@@ -60,7 +61,17 @@ _STAGE_OF_FUNCTION = {
     "finish_extended": "finish-extended",
     "plot_extended": "picture-of-extended",
     "mean_psf": "mean-psf",
+    "pictures_of_stack": "maps-of-stack",
+    "_plots": "plots-of-stack",
+    "group_pictures": "pictures-of-group",
+    "night_picture": "timeline-of-night",
 }
+
+
+def pictures_in(made: Any) -> list[FileRef]:
+    """Files of the pictures that a record of `models.page` holds."""
+    return [value.file for _, value in made if isinstance(value, Picture)]
+
 
 _PRODUCTS: dict[str, Callable[[Any], list[FileRef]]] = {
     "master-bias": lambda made: [made.file],
@@ -84,12 +95,16 @@ _PRODUCTS: dict[str, Callable[[Any], list[FileRef]]] = {
     "finish-extended": lambda made: [made.file],
     "picture-of-extended": lambda made: [made] if made is not None else [],
     "mean-psf": lambda made: [made],
+    "maps-of-stack": pictures_in,
+    "plots-of-stack": pictures_in,
+    "pictures-of-group": pictures_in,
+    "timeline-of-night": lambda made: [made.file],
 }
 """What each stage writes, by its result; stages that are not here write no file."""
 
 _EVERY_RUN = re.compile(
     r"\d{4}/T120/(qc/frame_stats|astrometry/astrom_report|photometry/(phot_report|colour_terms)|psf/psf_report|frames|"
-    r"masters)\.json|schemas/.*|stacks/[^/]*\.(json|html)|stacks/[^/]*/T120/[^/]*\.(json|html)"
+    r"masters|page)\.json|\d{4}/T120/index\.html|schemas/.*|stacks/[^/]*\.(json|html)|stacks/[^/]*/T120/[^/]*\.(json|html)"
 )
 """Reports and pages: written by every run, which costs milliseconds and reads no pixel."""
 

@@ -19,7 +19,7 @@ CHANGES = {
         "tasks/validation/validate.py",
         "",
         "\n\ndef _never_called() -> int:\n    return 7\n",
-        {"tie-to-ps1": 2, "validate": 2, "validation-plot": 2},
+        {"tie-to-ps1": 2, "validate": 2, "validation-plot": 2, "plots-of-stack": 2},
     ),
     "a docstring and a comment": ("tasks/quality/measure.py", '"""', '"""Other words. ', NOTHING_RAN),
 }
@@ -90,8 +90,11 @@ def test_another_swarp(site, api, tmp_path):
         "validation-plot",
         "finish-stack",
         "picture-of-stack",
+        "maps-of-stack",
+        "plots-of-stack",
     )
     assert Ran(read_made(site.roots, start)).counts == dict.fromkeys(stages, 2) | {
         "colour-picture": 1,
+        "pictures-of-group": 1,
         "sources-of-group": 1,
     }

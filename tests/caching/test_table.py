@@ -114,6 +114,14 @@ DAMAGES = {
     "validation plot, a byte": ("stacks/M67/T120/plots/M67_g_phot.png", flip(0.5), {"validation-plot": 1}),
     "picture, a byte": ("stacks/M67/T120/plots/M67_g.png", flip(0.5), {"picture-of-stack": 1}),
     "map of a group's sources deleted": (".cache/stacks/M67/T120/M67_sources.fits", delete, {"sources-of-group": 1}),
+    "map on the page deleted": ("stacks/M67/T120/plots/M67_g_depth.svg", delete, {"maps-of-stack": 1}),
+    "plot on the page, a byte": ("stacks/M67/T120/plots/M67_g_stars.svg", flip(0.5), {"plots-of-stack": 1}),
+    "colour picture of the page, a byte": (
+        "stacks/M67/T120/plots/M67_colour.webp",
+        flip(0.5),
+        {"pictures-of-group": 1},
+    ),
+    "timeline deleted": ("2023/T120/plots/night_20230314.svg", delete, {"timeline-of-night": 1}),
     "mean PSF deleted": ("stacks/T120_mean_psf.fits", delete, {"mean-psf": 1}),
     "record emptied": ("record of measure", empty, {"measure": 1}),
     "record cut": ("record of solve", cut, {"solve": 1}),
@@ -126,7 +134,7 @@ DAMAGES = {
 
 ALWAYS = {
     "master flat deleted", "reduced frame, a pixel", ".head, a byte", "stack deleted", "validation plot deleted",
-    "record, one digit",
+    "record, one digit", "map on the page deleted", "timeline deleted",
 }  # fmt: skip
 """One of each kind; the others take minutes more and are in ``make test-long``."""
 
@@ -212,7 +220,7 @@ def test_one_raw_flat_added(site):
     assert ran.of("finish-stack") == {stack.replace("SWarp", "finish") for stack in stacks}
 
 
-VALIDATION = {"tie-to-ps1": 4, "validate": 4, "validation-plot": 4}
+VALIDATION = {"tie-to-ps1": 4, "validate": 4, "validation-plot": 4, "plots-of-stack": 4}
 
 
 def test_validation_radius_changed(site):
@@ -226,6 +234,7 @@ def test_validation_radius_changed_so_that_verdicts_change(site):
     (site.roots.data / "pipeline.toml").write_text("[validation]\nmatch_arcsec = 0.1\n")
     ran = site.run()
     follows = {"finish-stack": 4, "picture-of-stack": 4, "colour-picture": 2}
+    follows |= {"maps-of-stack": 4, "pictures-of-group": 2}
     follows |= {"finish-extended": 2, "picture-of-extended": 2}  # of M51, which has one
     assert ran.counts == VALIDATION | follows
 

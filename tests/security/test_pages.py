@@ -11,11 +11,13 @@ from PIL import Image
 
 from models.base import FileRef, Roots
 from models.frame import FrameFailure, Rejected
+from models.page import GroupPictures, PageFrame, Picture
 from models.stack import ExtendedStack, Stack, StackValidation, stack_paths
 from models.target import Target
 from models.telescope import load_telescope
+from tasks.core.files import ref
 from tasks.core.shown import at_terminal, in_markdown
-from tasks.report import write_group_page, write_index_page
+from tasks.pages import write_group_page, write_index_page
 from tests.report.markdown import tables
 from tests.server.browser import CHROMIUM, Page, browser
 
@@ -51,8 +53,9 @@ def site(tmp_path: Path) -> Path:
     telescope = telescope.model_copy(update={"description": WORDS})
     plots = stack_paths("M67", "T120", "r", roots).image.parent / "plots"
     plots.mkdir(parents=True)
-    for name in ("M67_r", "M67_r_ext", "M67_r_phot", "M67_rgb"):
+    for name in ("M67_r_ext", "M67_colour"):
         Image.new("RGB", (8, 8)).save(plots / f"{name}.png")
+    colour = ref(plots / "M67_colour.png", roots)
     file = FileRef(path="stacks/M67/T120/M67_r.fits", digest="0" * 64)
     stack = Stack(
         group="M67", filter="r", telescope="T120", image=file, weight=file, n_combined=2, exptime_s=60.0,
@@ -63,7 +66,16 @@ def site(tmp_path: Path) -> Path:
     failure = FrameFailure(file=f"{WORDS}.fits", stage=WORDS, reason=WORDS, remedy=WORDS)
     write_group_page(
         Target(name="M67", ra=132.8, dec=11.8, type=WORDS), [stack], [Rejected(file=WORDS, reason=WORDS)],
-        [failure], [WORDS], roots, telescope,
+        [failure], [WORDS], roots, telescope, troubles=[failure],
+        frames=[
+            PageFrame(
+                label=WORDS, night="20230101", start="2023-01-01T20:00:00", mjd=59945.8, filter=WORDS, object=WORDS,
+                exptime_s=30.0, airmass=None, seeing_arcsec=None, zp=None, zp_err=None, rms_mas=None, flags=(WORDS,),
+                status=status, stage=WORDS, reason=WORDS, remedy=WORDS,
+            )
+            for status in ("used", "failed")
+        ],
+        pictures=GroupPictures(colour=Picture(file=colour, alt=WORDS, width=8, height=8), overlay_says=WORDS),
     )  # fmt: skip
     write_index_page(roots)
     return tmp_path / "stacks"
@@ -76,7 +88,9 @@ def test_a_script_in_a_name_is_shown_as_text(page: Page, site: Path):
     for words in HOSTILE:
         assert text.count(words) >= 12, (words, text)
     assert page.script("window.ran") is None
-    assert page.script("document.querySelectorAll('script, svg, [onerror], [onload]').length") == 0
+    assert page.script("document.querySelectorAll('svg, [onerror], [onload]').length") == 0
+    assert page.script("document.scripts.length") == 1, "the page's own"
+    assert page.script("document.images[0].alt") == WORDS
     assert page.script("[...document.links].filter(each => each.protocol === 'javascript:').length") == 0
     assert page.script("[...document.images].every(each => each.naturalWidth === 8)")
     assert shown(page, site / "index.html", "M67")
