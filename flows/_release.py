@@ -21,6 +21,7 @@ from models.inventory import Inventory
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.telescope import Telescope
+from tasks.archive import complete_release
 from tasks.core.errors import StageError, UserError
 from tasks.core.records import locked
 from tasks.inventory import take_inventory
@@ -114,6 +115,10 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
         years = {int(each.name): each.outcome for each in parts if each.stage == "reduce-year"}
         year_pages({year: told.failures for year, told in years.items() if isinstance(told, RunSummary)}, run)
         files = (write_index_page(run.roots), *files)
+        try:  # last: it holds the digests of all the others
+            files += complete_release(run.roots, run.telescope, run.settings)[:2]
+        except StageError as error:
+            failures.append(error.record("release.json"))
     return RunSummary(
         title=f"release {run.telescope.name}",
         n_asked=len(parts),

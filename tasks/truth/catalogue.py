@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -130,7 +131,7 @@ def _of_band(scene: Scene, listed: _List, truth: Table, filter: str, token: str)
     flags = np.asarray(listed.table[f"FLAGS_{token}"])[pair]
     clean = star & alone & (pair >= 0) & ((flags & int(_SPOILT)) == 0)
     rows = []
-    for low, high in zip(_STEPS, _STEPS[1:], strict=False):
+    for low, high in itertools.pairwise(_STEPS):
         step = (mag >= low) & (mag < high)
         chosen = clean & step
         median, width, pull = {}, {}, {}
@@ -160,7 +161,7 @@ def _of_band(scene: Scene, listed: _List, truth: Table, filter: str, token: str)
                 median,
                 width,
                 pull,
-            )  # fmt: skip
+            )
         )
     return rows
 
@@ -189,8 +190,8 @@ def catalogue_figures(scene: Scene) -> list[Figure]:
         pulls = _pulls(scene, kind)
         if len(pulls) >= _LEAST:
             figures.append(
-                Figure(name=f"source lists, pull width of {kind} fluxes, clean stars", value=robust(pulls, 0.0), unit="",
-                       goal=1.25, least=0.8, better="between", pulls=tuple(float(pull) for pull in pulls),
+                Figure(name=f"source lists, pull width of {kind} fluxes, clean stars", value=robust(pulls, 0.0),
+                       unit="", goal=1.25, least=0.8, better="between", pulls=tuple(float(pull) for pull in pulls),
                        detail=f"{len(pulls)} stars in all bands; about 0, zero points included")
             )  # fmt: skip
     lonely = _false(scene)
