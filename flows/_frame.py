@@ -49,6 +49,7 @@ from tasks.quality.tasks import measured_frame
 from tasks.report.tasks import published_frame
 
 __all__ = [
+    "FRAME_STAGES",
     "PlacedFrame",
     "asked_beside",
     "field_calls",
@@ -60,6 +61,10 @@ __all__ = [
     "surviving_places",
     "surviving_records",
 ]
+
+
+FRAME_STAGES = ("reduce and measure", "solve and calibrate", "PSF and publish")
+"""The three passes."""
 
 
 @task(name="frame pixels", task_run_name="pixels {raw.night} {raw.name}", persist_result=False)

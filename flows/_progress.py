@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,10 +10,8 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
-from uuid import UUID
 
 from prefect import Task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -32,19 +29,14 @@ from rich.progress import (
 
 from flows._pace import Pace
 from flows._prefect import task_threads
+from flows._tally import ProgressArtifact, Tally
 from tasks.core.cache import known
 from tasks.core.errors import StageError
 from tasks.core.records import NOTHING
 
-__all__ = ["Begun", "RunProgress", "Stage", "artifact_key"]
+__all__ = ["Begun", "RunProgress", "Stage"]
 
-_ARTIFACT_EVERY_S = 3.0
 _RELATIONS = 10_000
-
-
-def artifact_key(text: str) -> str:
-    """An artifact's key: lower case, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower())
 
 
 @dataclass(frozen=True)
@@ -102,7 +94,6 @@ class RunProgress:
     """
 
     def __init__(self, title: str, key: str) -> None:
-        self._title, self._key = title, key
         self._console = Console(file=sys.stderr)
         self._bar = Progress(
             TextColumn("{task.description:<24}"),
@@ -114,35 +105,42 @@ class RunProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._artifact: UUID | None = None
-        self._told = 0.0
+        self._artifact = ProgressArtifact(title, key)
+        self._tally: Tally | None = None
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
-        artifact = create_progress_artifact(0.0, key=artifact_key(self._key), description=self._title)
-        assert isinstance(artifact, UUID)  # Prefect's type covers its asynchronous form, too
-        self._artifact = artifact
+        self._artifact.begin()
         return self
+
+    def expect(self, unit: str, total: int, stages: Sequence[str], failed: int = 0) -> None:
+        """Say what the run is about: so many pieces (``'frames'``), each of which goes through these stages."""
+        self._tally = Tally(unit, total, stages, failed)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
         if kind is None:
-            self._tell(100.0, "done", force=True)
+            self._artifact.tell(100.0, str(self._tally or "done"), force=True)
 
-    def _tell(self, percent: float, what: str, force: bool = False) -> None:
-        now = time.monotonic()
-        if self._artifact is not None and (force or now - self._told >= _ARTIFACT_EVERY_S):
-            self._told = now
-            update_progress_artifact(self._artifact, percent, description=f"{self._title}: {what}")
+    def _tell(self, stage: Stage, name: str) -> None:
+        now = f"{name} {stage.done}/{stage.total}"
+        if self._tally is None:
+            self._artifact.tell(100.0 * stage.done / max(stage.total, 1), now)
+        else:
+            self._artifact.tell(self._tally.percent, f"{self._tally}; now {now}")
+
+    def _note(self, name: str, number: int, result: Any) -> None:
+        if self._tally is not None:
+            self._tally.note(name, number, result)
 
     @contextmanager
     def stage(self, name: str, total: int, since: float | None = None) -> Iterator[Stage]:
         """A stage of `total` pieces; yields what is told of each."""
         started = since or time.monotonic()
         stage = Stage(self._bar, self._bar.add_task(name, total=max(total, 1), note=""), total)
-        stage.told = lambda: self._tell(100.0 * stage.done / max(stage.total, 1), f"{name} {stage.done}/{stage.total}")
+        stage.told = lambda: self._tell(stage, name)
         yield stage
         note = stage.note or ("" if stage.total else "nothing to do")
         self._bar.update(stage.bar, completed=stage.total or 1, total=stage.total or 1, note=note)
@@ -201,7 +199,9 @@ class RunProgress:
 
             def take() -> None:
                 future = ended.get()
-                results[under_way.pop(future)] = future.result(raise_on_failure=False)
+                number = under_way.pop(future)
+                results[number] = future.result(raise_on_failure=False)
+                self._note(name, number, results[number])
                 pace.one_ended()
                 stage()
                 _forget_relations()
@@ -209,6 +209,7 @@ class RunProgress:
             for call in calls:
                 results.append(_known(work, call))
                 if results[-1] is not NOTHING:
+                    self._note(name, len(results) - 1, results[-1])
                     stage.as_recorded()
                     continue
                 while len(under_way) >= _in_flight():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect.client.schemas.objects import State
 
@@ -14,6 +14,7 @@ from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
 from flows._cli import say
 from flows._group import STACK_REPORTS, describe_groups, groups_seen
 from flows._pages import year_pages
+from flows._tally import ProgressArtifact, Tally
 from flows._way import as_failure
 from flows._year import describe_years
 from models.frame import FrameFailure
@@ -28,7 +29,9 @@ from tasks.inventory import take_inventory
 from tasks.pages import write_index_page
 from tasks.report import write_release, write_schemas
 
-__all__ = ["Part", "describe_release", "exit_status", "part", "release_summary", "years_of"]
+__all__ = ["Part", "ReleaseProgress", "describe_release", "exit_status", "part", "release_summary", "years_of"]
+
+Piece = TypeVar("Piece")
 
 
 class Part:
@@ -68,6 +71,49 @@ class Part:
         notes = [f"{self.pending} pending"] if self.pending else []
         notes += [f"{left_out[False]} left out or incomplete"] if left_out[False] else []
         return f"{made} of {asked} {what}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+class ReleaseProgress:
+    """How far a release is: years, then groups, done, failed, pending; each has a progress artifact of its own."""
+
+    def __init__(self, telescope: str) -> None:
+        title = f"release {telescope}"
+        self._artifact = ProgressArtifact(title, title)
+        self._artifact.begin()
+        self._tally: Tally | None = None
+        self._told: list[str] = []
+        self._number = 0
+
+    def each(self, pieces: Sequence[Piece], unit: str) -> Iterator[Piece]:
+        """The pieces one by one."""
+        if self._tally is not None:
+            self._told.append(str(self._tally))
+        self._tally, self._number = Tally(unit, len(pieces), (unit,)), -1
+        for self._number, piece in enumerate(pieces):
+            yield piece
+
+    def after(self, done: Part) -> Part:
+        """A piece has ended."""
+        if self._tally is not None:
+            outcome = done.failure
+            if outcome is None and done.pending:
+                outcome = FrameFailure(file=done.name, stage=done.stage, reason="", remedy="", pending=True)
+            self._tally.note(self._tally.unit, self._number, outcome)
+            self._artifact.tell(self._percent, self._words, force=True)
+        return done
+
+    @property
+    def _percent(self) -> float:
+        share = self._tally.percent if self._tally is not None else 0.0
+        return share / 2 + (50.0 if self._told else 0.0)
+
+    @property
+    def _words(self) -> str:
+        return "; ".join([*self._told, str(self._tally or "nothing to do")])
+
+    def end(self) -> None:
+        """All is done."""
+        self._artifact.tell(100.0, self._words, force=True)
 
 
 def years_of(inventory: Inventory, run: RunContext) -> list[int]:

@@ -14,7 +14,8 @@ from prefect.context import FlowRunContext
 
 from flows._lost import noted
 from flows._prefect import running, stopping_at_once
-from flows._progress import RunProgress, artifact_key
+from flows._progress import RunProgress
+from flows._tally import artifact_key
 from models.base import Roots
 from models.run import RunContext
 from tasks.core.files import sweep

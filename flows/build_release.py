@@ -28,7 +28,7 @@ from flows._group import groups_seen
 from flows._lost import noted
 from flows._parameters import AllSettings, Refresh, TelescopeName
 from flows._prefect import running, stopping_at_once, without_heartbeat
-from flows._release import part, release_summary, years_of
+from flows._release import ReleaseProgress, part, release_summary, years_of
 from flows._runner import finish
 from flows._year import one_inventory
 from flows.reduce_year import reduce_year
@@ -54,16 +54,21 @@ def build_release(
     run = RunContext.of(telescope, settings, refresh)
     common = (telescope, run.settings, run.refresh)
     with noted(run.roots), running(run.settings.workers), stopping_at_once(), without_heartbeat():
+        told = ReleaseProgress(telescope)
         with one_inventory(run) as inventory:
             years = [
-                part(str(year), "reduce-year", run, partial(reduce_year, year, *common, return_state=True))
-                for year in years_of(inventory, run)
+                told.after(part(str(year), "reduce-year", run, partial(reduce_year, year, *common, return_state=True)))
+                for year in told.each(years_of(inventory, run), "years")
             ]
         groups = [
-            part(target.name, "stack-target", run, partial(stack_target, target.name, *common, return_state=True))
-            for target in groups_seen(run)
+            told.after(
+                part(target.name, "stack-target", run, partial(stack_target, target.name, *common, return_state=True))
+            )
+            for target in told.each(groups_seen(run), "groups")
         ]
-        return finish(release_summary([*years, *groups], run))
+        summary = release_summary([*years, *groups], run)
+        told.end()
+        return finish(summary)
 
 
 if __name__ == "__main__":

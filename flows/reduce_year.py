@@ -29,6 +29,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows._frame import (
+    FRAME_STAGES,
     asked_beside,
     field_calls,
     frame_finish,
@@ -91,20 +92,21 @@ def reduce_year(
                 raise
             return finish(nothing_yet(year, run, error))
         science, unknown = science_frames(inventory, run)
+        progress.expect("frames", len(science), FRAME_STAGES, failed=len(unknown))
 
         with asked_beside() as submit:
             asking = progress.begin(known_field, field_calls(science, run), submit)
         masters = masters_of(inventory, run, progress)
         calls = zip(science, masters.biases(science), masters.flats(science), repeat(run))
-        pixels = progress.each("reduce and measure", frame_pixels, calls)
+        pixels = progress.each(FRAME_STAGES[0], frame_pixels, calls)
         measured = surviving_records(pixels, science, run)
 
         fields = progress.must_end("catalogues", asking)
-        places = progress.each("solve and calibrate", frame_place, zip(measured, repeat(fields), repeat(run)))
+        places = progress.each(FRAME_STAGES[1], frame_place, zip(measured, repeat(fields), repeat(run)))
         placed = surviving_places(places, measured, run)
 
         terms = colour_terms(placed, run)
-        finished = progress.each("PSF and publish", frame_finish, zip(placed, repeat(terms), repeat(run)))
+        finished = progress.each(FRAME_STAGES[2], frame_finish, zip(placed, repeat(terms), repeat(run)))
         records = surviving_frames(finished, placed, run)
 
         summary = report_year(year, inventory, masters, fields, [*records, *unknown], run, progress)

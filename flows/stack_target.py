@@ -73,6 +73,7 @@ def stack_target(
         alignment = align(target, frames, catalogs, run, progress)
         selections = select(target, frames, alignment, catalogs, run, progress)
         chosen = [selection for selection in selections if selection.chosen]
+        progress.expect("stacks", len(chosen), ("combine", "PSF and validation"), failed=len(selections) - len(chosen))
         stacked = combine_filters(chosen, run, progress)
         calls = zip(stacked, repeat(catalogs), repeat(frames.colour_terms), repeat(run))
         finished = progress.each("PSF and validation", finish_filter, calls)

@@ -67,6 +67,7 @@ class GroupPictures(Record):
 
     colour: Picture | None = Field(description="Lupton et al. (2004); null: nothing is covered in all its bands")
     bands: tuple[str, ...] = Field((), description="red, green, blue; two bands: green is their mean; one: grey")
+    field_arcsec: tuple[float, float] | None = Field(None, description="width and height of the colour picture")
     overlay: Picture | None = Field(None, description="line emission, transparent elsewhere; the same pixels")
     overlay_says: str = Field("", description="how the overlay was made, or why there is none")
     thumbnail: Picture | None = None
@@ -93,7 +94,7 @@ class PageFrame(Record):
     rms_mas: float | None = Field(description="of the plate solution")
     flags: tuple[str, ...]
     status: Literal["used", "reduced", "left out", "pending", "failed"] = Field(
-        description="used: in a stack; reduced: calibrated (a year's page does not ask for stacks)"
+        description="used: in a stack; reduced: solved and measured (a year's page does not ask for stacks)"
     )
     stage: str = ""
     reason: str = ""

@@ -23,8 +23,8 @@ What `stack_target` lists of a simulated campaign (`python -m flows.simulate_cam
 simulated sky by `python -m scripts.catalogue`: isolated stars (no neighbour of 2 % of their light within 12″) without a
 blemish, all bands of a group together. A star is *found* where a row lies within 1.5 px of it that belongs to no
 brighter star; all stars count there, blended ones too. *Scatter*: robust standard deviation of measured over true flux;
-*pull*: that of (measured − true) / quoted error about 0, zero points' errors included. AP1, AP2, AP3: circles of 1, 1.5, 3
-FWHM. Made with {software}.
+*pull*: that of (measured − true) / quoted error about 0, zero points' errors included. AP1, AP2, AP3: circles of 1, 1.5
+and 3 FWHM. Made with {software}.
 
 """
 

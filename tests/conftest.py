@@ -74,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--year-frames", type=int, default=3000, help="tests/load: frames of the year")
 
 
-_DEMO_FILES = ("test_demo.py", "test_docs.py", "test_document.py", "test_quickstart.py")
+_DEMO_FILES = ("test_demo.py", "test_demo_pages.py", "test_docs.py", "test_document.py", "test_quickstart.py")
 _LONG = ("demo", "caching", "server", "flows/test_retry_queries.py", "flows/test_real.py", "flows/test_bad_input.py")
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 from models.frame import MaskBit
 from models.settings import Settings
+from models.target import Target
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
@@ -233,3 +235,32 @@ def test_keywords_of_stacks_exist(demo):
     assert undescribed <= {
         "SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "EXTEND", "CHECKSUM", "DATASUM", "CD1_2", "CD2_1", "CD2_2",
     }  # fmt: skip
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Blocks of a language, with their page; those of data_release.md and new_telescope.md have tests of their own."""
+    return [
+        (page.relative_to(REPO).as_posix(), block)
+        for page in PAGES
+        if page.name not in ("data_release.md", "new_telescope.md")
+        for block in re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.demo
+@pytest.mark.parametrize(("page", "block"), blocks("python"))
+def test_python_of_a_page_runs_on_the_demo(page, block, demo, tmp_path, monkeypatch):
+    (tmp_path / "demo").symlink_to(demo.roots.data)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, page, "exec"), {})
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("toml"))
+def test_toml_of_a_page_is_what_the_commands_read(page, block):
+    tables = tomllib.loads(block)
+    assert tables
+    for name, table in tables.items():
+        if name in sections():
+            assert sections()[name].model_validate(table)
+        else:
+            assert Target.model_validate({"name": name} | table)

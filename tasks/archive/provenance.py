@@ -135,7 +135,8 @@ class _Inputs:
         if path in self.records:
             record = self.records[path]
             reduced = record.reduced
-            masters = [present[each] for each in (reduced.bias, reduced.flat) if each in present] if reduced else []
+            digests = (reduced.bias, reduced.flat) if reduced is not None else ()
+            masters = [present[each] for each in digests if each is not None and each in present]
             return {self.raw(record), *masters}
         if path.endswith(".psf") or path.endswith(".head"):
             frame = re.sub(r"/psf/", "/reduced/", path)

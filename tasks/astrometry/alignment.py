@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -61,6 +61,15 @@ class _Joint:
 
     wcs: WCS
     parameters: float
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """SCAMP's heads for the frames of a season (None: none), why there are none at all, and a line on the run."""
+
+    texts: list[str | None]
+    failure: str
+    note: str
 
 
 def seasons(jyears: Sequence[float], gap_days: float) -> list[list[int]]:
@@ -134,13 +143,13 @@ def align_frames(
             continue
         joint = _jointly(members, list(sights.values()), settings)
         with ThreadPoolExecutor(1) as beside:  # our own solutions are judged while SCAMP works
-            scamp = beside.submit(_season, members, joint, gaia, group, roots, settings)
+            scamp = beside.submit(_season(members, joint, gaia, group, roots, settings))
             ours = [_ours(usable[i], sights[i], fitted, settings) for i, fitted in zip(sights, joint, strict=True)]
-            heads, failure, note = scamp.result()
-        provisional = provisional or failure.startswith(_SCAMP_FAILED)
-        notes_made.append(note)
-        for i, found, head in zip(sights, ours, heads, strict=True):
-            by_season[i] = _choose(usable[i], sights[i], found, head, failure, len(members), roots, settings)
+            heads = scamp.result()
+        provisional = provisional or heads.failure.startswith(_SCAMP_FAILED)
+        notes_made.append(heads.note)
+        for i, found, head in zip(sights, ours, heads.texts, strict=True):
+            by_season[i] = _choose(usable[i], sights[i], found, head, heads.failure, len(members), roots, settings)
     in_order = [by_season[i] for i in range(len(usable))]
     rejected.extend(result for result in in_order if isinstance(result, Rejected))
     kept = tuple(result for result in in_order if isinstance(result, AlignedFrame))
@@ -197,34 +206,42 @@ def _pairs(frame: _Frame, sight: Sight, settings: ScampSettings) -> Pairs:
 def _season(
     members: Sequence[_Frame], joint: Sequence[_Joint | None], gaia: StoredCone, group: str, roots: Roots,
     settings: ScampSettings,
-) -> tuple[list[str | None], str, str]:  # fmt: skip
-    """SCAMP's heads for the frames of a season (None: none), why there are none at all, and a line on the run."""
+) -> Callable[[], _Heads]:  # fmt: skip
+    """What runs SCAMP on a season's frames; what needs a WCS is done at once, since wcslib's are of one thread."""
     epoch = float(np.mean([frame.record.raw.mid_exposure_jyear for frame in members]))
     filters = " ".join(sorted({frame.record.raw.filter or "none" for frame in members}))
     label = f"season {epoch:.2f} ({len(members)} frames, {filters})"
     ready = [i for i, frame in enumerate(members) if frame.record.psf is not None and _enough(frame, settings)]
-    heads: list[str | None] = [None] * len(members)
     if not ready:
         failure = "SCAMP was not run: no frame has a SExtractor catalogue with enough Gaia stars"
-        return heads, failure, f"{label}: {failure}"
+        return lambda: _Heads([None] * len(members), failure, f"{label}: {failure}")
     stars = _season_stars([members[i] for i in ready], gaia, epoch, roots)
     key = hashlib.sha256(" ".join(frame.name for frame in members).encode()).hexdigest()[:8]
     log = roots.logs / "scamp" / f"{safe_name(group)}_{epoch:.2f}_{key}.log"
     coarsest = max(members[i].calibrated.solved.solution.pixel_scale for i in ready)
     wide = settings.model_copy(update={"crossid_arcsec": match_radius(settings.crossid_arcsec, coarsest)})
+
+    def failed(reason: str) -> _Heads:
+        return _Heads([None] * len(members), reason, f"{label}: {reason}")
+
     try:
         inputs = [_scamp_input(members[i], joint[i], roots) for i in ready]
-        with scratch(roots.scratch, "scamp") as folder:
-            found, summary = run_scamp(inputs, stars, epoch, wide, folder, log)
     except StageError as error:
-        failure = f"{_SCAMP_FAILED}: {error.reason}"
-        return heads, failure, f"{label}: {failure}"
-    if summary.n_reference == 0:
-        failure = "SCAMP matched no Gaia star"
-        return heads, failure, f"{label}: {failure}"
-    for i, head in zip(ready, found, strict=True):
-        heads[i] = head
-    return heads, "", f"{label}: {summary}"
+        reason = f"{_SCAMP_FAILED}: {error.reason}"
+        return lambda: failed(reason)
+
+    def heads() -> _Heads:
+        try:
+            with scratch(roots.scratch, "scamp") as folder:
+                found, summary = run_scamp(inputs, stars, epoch, wide, folder, log)
+        except StageError as error:
+            return failed(f"{_SCAMP_FAILED}: {error.reason}")
+        if summary.n_reference == 0:
+            return failed("SCAMP matched no Gaia star")
+        of = dict(zip(ready, found, strict=True))
+        return _Heads([of.get(i) for i in range(len(members))], "", f"{label}: {summary}")
+
+    return heads
 
 
 def _enough(frame: _Frame, settings: ScampSettings) -> bool:

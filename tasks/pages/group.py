@@ -29,6 +29,8 @@ _HOLDS = {
     ".weight.fits": "weight map of {band}: inverse variance of the sky, 0: no data",
     "_psf.fits": "PSF of {band}",
     "_ext.fits": "stack of {band} for extended targets",
+    "_cat.fits": "all sources in all bands",
+    "_cat.parquet": "all sources in all bands (Parquet)",
     "_nrej.fits": "frames left out of each pixel of {band}",
     "_ncov.fits": "frames combined in each pixel of {band}",
     ".fits": "stack in {band}",
@@ -47,6 +49,9 @@ _KINDS = {
 def _what(name: str, group: str, filters: Sequence[str]) -> str:
     if name in _REPORTS:
         return _REPORTS[name]
+    for ending in ("_cat.fits", "_cat.parquet"):
+        if name == f"{group}{ending}":
+            return _HOLDS[ending]
     for band in filters:
         for ending, said in _HOLDS.items():
             if name == f"{group}_{band}{ending}":
@@ -132,16 +137,27 @@ def _said(stack: Stack) -> str:
         parts.append(f"1σ surface brightness {stack.noise.surface_brightness:.2f} mag/arcsec²")
     if stack.colour is not None:
         parts.append(stack.colour.equation)
+    if stack.calibrated:
+        parts.append(f"zero point 30.0: {stack.scale_source}")
+        if stack.tie is not None:
+            parts.append(f"{stack.tie.offset:+.3f} mag applied, from {stack.tie.n_stars} stars")
+    else:
+        parts.append(f"no zero point: frames scaled by {stack.scale_source}")
+    if stack.validation is not None:
+        verdict = "validated" if stack.validation.validated else "not validated"
+        parts.append(f"{verdict}: {stack.validation.reason}")
     return "; ".join(parts) + "."
 
 
 def _colour_said(pictures: GroupPictures) -> str:
     bands = pictures.bands
     if len(bands) == 3:
-        return f"Red {bands[0]}, green {bands[1]}, blue {bands[2]} (Lupton et al. 2004)."
-    if len(bands) == 2:
-        return f"Two bands only: red {bands[0]}, blue {bands[1]}, green their mean."
-    return f"One band only: {', '.join(bands)}, in grey."
+        said = f"Red {bands[0]}, green {bands[1]}, blue {bands[2]} (Lupton et al. 2004)"
+    elif len(bands) == 2:
+        said = f"Two bands only: red {bands[0]}, blue {bands[1]}, green their mean"
+    else:
+        said = f"One band only: {', '.join(bands)}, in grey"
+    return f"{said}; pixels without data inside the field, such as saturated cores, are drawn like their neighbours."
 
 
 def _old_plot(folder: Path, name: str) -> str | None:
@@ -230,7 +246,7 @@ def write_group_page(
         pictures=pictures,
         colour_says=_colour_said(pictures) if pictures.colour else "",
         no_colour=f"No colour picture: {undrawn or 'there is no stack, or no pixel that all bands cover'}.",
-        bar=_bar(field[0] if field else None),
+        bar=_bar(pictures.field_arcsec[0] if pictures.field_arcsec else None),
         facts=_facts(stacks, frames, field),
         rows=rows,
         filters=rows,

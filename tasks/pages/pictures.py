@@ -50,15 +50,16 @@ def group_pictures(
     folder = stack_paths(first.group, first.telescope, first.filter, roots).plots
     made = colour_picture(stacks, folder / f"{first.group}_colour.webp", folder / f"{first.group}_small.webp", roots)
     line: dict[str, Any] = {}
-    if made is not None and "Ha" not in made[2]:
-        overlay, how = overlay_picture(stacks, continuum, folder / f"{first.group}_line.webp", roots)
+    if made is not None and "Ha" not in made.bands:
+        overlay, how = overlay_picture(stacks, continuum, made.box, folder / f"{first.group}_line.webp", roots)
         line = {"overlay": overlay, "overlay_says": how}
     elif made is not None:
         line = {"overlay_says": "Hα is one of the three colours here"}
     return GroupPictures(
-        colour=made[0] if made is not None else None,
-        bands=made[2] if made is not None else (),
-        thumbnail=made[1] if made is not None else None,
+        colour=made.large if made is not None else None,
+        bands=made.bands if made is not None else (),
+        field_arcsec=made.field if made is not None else None,
+        thumbnail=made.small if made is not None else None,
         frames=group_timeline(first.group, frames, folder / f"{first.group}_frames.svg", roots),
         **line,
     )

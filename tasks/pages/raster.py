@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from astropy.io import fits
 from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
@@ -19,7 +20,7 @@ from models.stack import Stack
 from tasks.core.files import ref, writing
 from tasks.stacking import StackView, lupton, stack_view, stretched
 
-__all__ = ["colour_picture", "overlay_picture", "thumbnail", "view_picture", "weight_picture"]
+__all__ = ["Colour", "colour_picture", "overlay_picture", "thumbnail", "view_picture", "weight_picture"]
 
 _VIEW_SIDE, _VIEW_BYTES = 720, 60_000
 _WEIGHT_SIDE, _WEIGHT_BYTES = 360, 20_000
@@ -27,6 +28,7 @@ _COLOUR_SIDE, _COLOUR_BYTES = 1600, 420_000
 _OVERLAY_BYTES = 120_000
 _THUMBNAIL_SIDE, _THUMBNAIL_BYTES = 240, 14_000
 _QUALITIES = (85, 75, 65, 55, 45, 35, 25, 15)
+_LEAST_COVERAGE = 0.7
 _LINE_SIGMA = 3.0
 _LINE_SHARE = 0.2
 """Of the continuum: a star whose seeing differs leaves less behind, an H II region much more."""
@@ -87,36 +89,60 @@ def weight_picture(stack: Stack, view: StackView, path: Path, roots: Roots) -> P
     return _write(Image.fromarray(colours), _WEIGHT_SIDE, _WEIGHT_BYTES, path, alt, roots)
 
 
-def _colour_image(stacks: Sequence[Stack], roots: Roots) -> tuple[ByteImage, tuple[str, ...], float] | None:
-    made = lupton(stacks, roots)
-    if made is None:
-        return None
-    return np.ascontiguousarray(made.image[::-1]), made.bands, made.scale
-
-
 def _said(bands: tuple[str, ...]) -> str:
     if len(bands) == 3:
         return f"red {bands[0]}, green {bands[1]}, blue {bands[2]}"
     return f"red {bands[0]}, blue {bands[1]}, green their mean" if len(bands) == 2 else f"{bands[0]} alone, in grey"
 
 
-def colour_picture(
-    stacks: Sequence[Stack], path: Path, small: Path, roots: Roots
-) -> tuple[Picture, Picture, tuple[str, ...]] | None:
-    """Colour picture of a group in its own pixels, the index's thumbnail of it, and the bands shown.
+class Colour(NamedTuple):
+    """What came of a group's colour picture.
+
+    Attributes
+    ----------
+    large, small
+        The picture in its own pixels; the index's thumbnail of it.
+    bands
+        Red, green, blue; two; or one.
+    box
+        Rows and columns of the grid that are shown, north up.
+    field
+        Their width and height, arcsec.
+    """
+
+    large: Picture
+    small: Picture
+    bands: tuple[str, ...]
+    box: tuple[slice, slice]
+    field: tuple[float, float]
+
+
+def _wide_enough(stacks: Sequence[Stack], roots: Roots) -> list[Stack]:
+    """Those that cover most of what the widest one does: one frame of another pointing shall not crop the picture."""
+    areas = [int(np.count_nonzero(np.asarray(fits.getdata(roots.of(stack.weight))) > 0)) for stack in stacks]
+    return [stack for stack, area in zip(stacks, areas, strict=True) if area >= _LEAST_COVERAGE * max(areas)]
+
+
+def colour_picture(stacks: Sequence[Stack], path: Path, small: Path, roots: Roots) -> Colour | None:
+    """Colour picture of a group where its bands cover the sky, gaps filled.
 
     None where no pixel is covered in all its bands.
     """
-    made = _colour_image(stacks, roots)
+    made = lupton(_wide_enough(stacks, roots), roots, filled=True)
     if made is None:
         return None
-    image, bands, scale = made
+    image, bands, scale = np.ascontiguousarray(made.image[::-1]), made.bands, made.scale
+    rows, columns = (np.flatnonzero(image.any(axis=axes)) for axes in ((1, 2), (0, 2)))
+    if not rows.size:
+        return None
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    picture = Image.fromarray(np.ascontiguousarray(image[box]))
+    field = picture.width * scale, picture.height * scale
     group = stacks[0].group
-    field = f"{image.shape[1] * scale / 60:.1f} by {image.shape[0] * scale / 60:.1f} arcminutes"
-    alt = f"{group}, {_said(bands)}; {field}, north up, east left"
-    picture = Image.fromarray(image)
+    size = f"{field[0] / 60:.1f} by {field[1] / 60:.1f} arcminutes"
+    alt = f"{group}, {_said(bands)}; {size}, north up, east left"
     large = _write(picture, _COLOUR_SIDE, _COLOUR_BYTES, path, alt, roots)
-    return large, thumbnail(picture, group, small, roots), bands
+    return Colour(large, thumbnail(picture, group, small, roots), bands, box, field)
 
 
 def thumbnail(picture: Image.Image, group: str, path: Path, roots: Roots) -> Picture:
@@ -127,8 +153,25 @@ def thumbnail(picture: Image.Image, group: str, path: Path, roots: Roots) -> Pic
     return _write(middle, _THUMBNAIL_SIDE, _THUMBNAIL_BYTES, path, f"{group} in colour", roots)
 
 
+def _alike(
+    line: Stack, narrow: StackView, broad: Stack, wide: StackView, covered: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Both above their sky, the sharper one blurred to the other's width: stars would leave rings else."""
+    images = [np.where(covered, view.data - np.median(view.data[covered]), 0.0) for view in (narrow, wide)]
+    if line.psf is not None and broad.psf is not None:
+        widths = [line.psf.fwhm_arcsec / narrow.scale, broad.psf.fwhm_arcsec / wide.scale]
+        sharper = int(widths[1] < widths[0])
+        blur = float(np.sqrt(abs(widths[0] ** 2 - widths[1] ** 2))) / 2.3548
+        images[sharper] = ndimage.gaussian_filter(images[sharper], blur)
+    return images[0].astype(np.float32), images[1].astype(np.float32)
+
+
 def overlay_picture(
-    stacks: Sequence[Stack], continuum: Mapping[str, str | None], path: Path, roots: Roots
+    stacks: Sequence[Stack],
+    continuum: Mapping[str, str | None],
+    box: tuple[slice, slice],
+    path: Path,
+    roots: Roots,
 ) -> tuple[Picture | None, str]:
     """Line emission over the colour picture: a narrow band without its continuum, transparent where there is none.
 
@@ -138,12 +181,16 @@ def overlay_picture(
         Of the group.
     continuum
         Broad band by narrow band, as the profile says.
+    box
+        Rows and columns that the colour picture shows.
+    path, roots
+        Where it goes.
 
     Returns
     -------
     picture, how
-        None with the reason where it cannot be made. The continuum is scaled by the pixels that show stars, so that an
-        ordinary star leaves nothing.
+        None with the reason where it cannot be made. An ordinary star leaves nothing: a calibrated narrow band has the
+        zero point of its continuum; of a relative one the bright pixels tell the scale.
     """
     by_filter = {stack.filter: stack for stack in stacks}
     line = by_filter.get("Ha")
@@ -157,19 +204,22 @@ def overlay_picture(
     covered = narrow_view.covered & broad_view.covered
     if not covered.any():
         return None, f"No Hα overlay: Ha and {broad.filter} have no pixel in common."
-    narrow, wide = (view.data - np.median(view.data[covered]) for view in (narrow_view, broad_view))
+    narrow, wide = _alike(line, narrow_view, broad, broad_view, covered)
     noise = 1.4826 * float(np.median(np.abs(wide[covered])))
     bright = covered & (wide > 20.0 * noise)
-    if np.count_nonzero(bright) < 50:
+    if line.calibrated and broad.calibrated:
+        ratio = 1.0  # the zero point of a narrow band is that of its continuum
+    elif np.count_nonzero(bright) < 50:
         return None, f"No Hα overlay: too few bright pixels in {broad.filter} to scale the continuum by."
-    ratio = float(np.median(narrow[bright] / wide[bright]))
+    else:
+        ratio = float(np.median(narrow[bright] / wide[bright]))
     left = ndimage.gaussian_filter(np.where(covered, narrow - ratio * wide, 0.0), 1.2)
     sigma = 1.4826 * float(np.median(np.abs(left[covered] - np.median(left[covered])))) or 1.0
     real = covered & (left > _LINE_SIGMA * sigma) & (left > _LINE_SHARE * ratio * np.maximum(wide, 0.0))
     real = ndimage.binary_opening(real, iterations=1)
     top = max(float(np.percentile(left[real], 99.0)) if real.any() else 0.0, 10.0 * sigma)
     level = np.arcsinh(left / (2.0 * sigma)) / np.arcsinh(top / (2.0 * sigma))
-    alpha = _shown(np.where(real, np.clip(level, 0.0, 1.0), 0.0) * 0.9)
+    alpha = _shown(np.where(real, np.clip(level, 0.0, 1.0), 0.0) * 0.9)[box]
     layer = np.empty((*alpha.shape, 4), np.uint8)
     layer[..., :3], layer[..., 3] = _LINE_COLOUR, alpha
     share = 100.0 * np.count_nonzero(real) / np.count_nonzero(covered)

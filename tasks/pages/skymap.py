@@ -145,6 +145,7 @@ def sky_map(groups: Sequence[tuple[str, str, float, float]]) -> SkyMap:
     if groups:
         x, y = _on_map([group[2] for group in groups], [group[3] for group in groups])
         taken: list[Box] = [(px - 5, py - 5, px + 5, py + 5) for px, py in zip(x, y, strict=True)]
+        taken += [(label.x - 14, label.y - 9, label.x + 14, label.y + 2) for label in labels]
         marks = [
             _placed(group[0], group[1], float(px), float(py), taken) for group, px, py in zip(groups, x, y, strict=True)
         ]

@@ -105,7 +105,8 @@ def night_timeline(night: str, frames: Sequence[PageFrame], path: Path, roots: R
     """A night as it went: each frame as a bar of its exposure, what became of it, its zero point and its seeing."""
     start = math.floor(min(frame.mjd for frame in frames) * 24.0) / 24.0
     hours = {frame.label: (frame.mjd - start) * 24.0 for frame in frames}
-    counts = {name: sum(frame.status == name for frame in frames) for name in _LANES}
+    words = {"reduced": "solved"}
+    counts = {words.get(name, name): sum(frame.status == name for frame in frames) for name in _LANES}
     with drawing(7.6, 4.6) as figure:
         bars, points, seeing = figure.subplots(3, 1, sharex=True, height_ratios=(1.3, 1.0, 1.0))
         for band in sorted({frame.filter for frame in frames}, key=str.casefold):
@@ -127,7 +128,7 @@ def night_timeline(night: str, frames: Sequence[PageFrame], path: Path, roots: R
                 [hours[frame.label] for frame in flagged], [_LANES[frame.status] - 0.5 for frame in flagged],
                 ls="none", marker="v", ms=5, color=ORANGE, mec=INK, mew=0.4, label="quality flag",
             )  # fmt: skip
-        bars.set_yticks(range(4), ["calibrated", "left out", "pending", "failed"])
+        bars.set_yticks(range(4), ["solved", "left out", "pending", "failed"])
         bars.set_ylim(3.6, -0.75)
         _points(points, frames, hours, "zp", label=False)
         _points(seeing, frames, hours, "seeing_arcsec", label=False)

@@ -23,7 +23,7 @@ def year_folder(year: int, telescope: Telescope, roots: Roots) -> Path:
 
 def _night(night: str, frames: Sequence[PageFrame], plot: Picture | None, why: str) -> dict[str, object]:
     became = Counter(frame.status for frame in frames)
-    words = {"reduced": "calibrated", "used": "calibrated"}
+    words = {"reduced": "solved", "used": "solved"}
     parts = [f"{count} {words.get(name, name)}" for name, count in sorted(became.items())]
     bands = Counter(frame.filter or "no filter" for frame in frames)
     seeing = sorted(frame.seeing_arcsec for frame in frames if frame.seeing_arcsec is not None)

@@ -212,10 +212,28 @@ def rgb_bands(filters: Sequence[str]) -> tuple[str, str, str] | None:
     return red, green, blue
 
 
-def lupton(stacks: Sequence[Stack], roots: Roots) -> ColourImage | None:
+def _filled(
+    channels: Sequence[FloatImage], covered: npt.NDArray[np.bool_]
+) -> tuple[list[FloatImage], npt.NDArray[np.bool_]]:
+    """Pixels without data inside of the field (cores of saturated stars, bleeds) as their nearest neighbours are."""
+    inside = ndimage.binary_fill_holes(covered)
+    if np.array_equal(inside, covered):
+        return list(channels), covered
+    nearest = ndimage.distance_transform_edt(~covered, return_distances=False, return_indices=True)
+    return [channel[tuple(nearest)] for channel in channels], inside
+
+
+def lupton(stacks: Sequence[Stack], roots: Roots, filled: bool = False) -> ColourImage | None:
     """A group in colour (Lupton et al. 2004, PASP 116, 133), channels scaled until the typical star is white.
 
     The stacks share a grid, so nothing is resampled. Of two bands green is the mean; one is shown in grey.
+
+    Parameters
+    ----------
+    stacks, roots
+        Of one group.
+    filled
+        Show pixels that lack data inside of the field as their neighbours are; else black.
 
     Returns
     -------
@@ -242,6 +260,8 @@ def lupton(stacks: Sequence[Stack], roots: Roots) -> ColourImage | None:
         white = channels[len(channels) // 2]
         channels = [channel * np.float32(np.median(white[star] / channel[star])) for channel in channels]
     noise = max(_sky(channel, covered)[1] for channel in channels)
+    if filled:
+        channels, covered = _filled(channels, covered)
     channels = [np.where(covered, channel, -2.0 * noise) for channel in channels]
     if len(channels) == 2:
         channels.insert(1, (channels[0] + channels[1]) / 2)

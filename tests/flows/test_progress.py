@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
 from prefect import flow, task
+from prefect.artifacts import Artifact
 from prefect.context import FlowRunContext
 from prefect.testing.utilities import prefect_test_harness
 
 import flows._progress
+import flows._tally
 from flows._prefect import task_threads
 from flows._progress import RunProgress
 from flows._runner import task_runner
+from flows._tally import Tally
+from models.frame import FrameFailure, FrameRecord, RawFrame
 from tasks.core.records import NOTHING
 
 
 @pytest.fixture(scope="module", autouse=True)
 def server():
-    with prefect_test_harness():
+    with prefect_test_harness(server_startup_timeout=120):
         yield
 
 
@@ -104,3 +111,85 @@ def test_a_flow_is_no_faster_than_its_server(monkeypatch):
 
     work()
     assert waits.count(0.5) == 2
+
+
+class Made:
+    """A result that carries a frame's record, as a pass does."""
+
+    def __init__(self, record: FrameRecord) -> None:
+        self.record = record
+
+
+def frame(**given: Any) -> FrameRecord:
+    raw = RawFrame(
+        path="a.fits", digest="0" * 64, name="a", kind="science", why="", telescope="T120", night="20230314",
+        date_obs=datetime(2023, 3, 14, 22, tzinfo=UTC), exptime=60, binning=2, shape=(8, 8), filter="r",
+    )  # fmt: skip
+    return FrameRecord(raw=raw, **given)
+
+
+def stopped(pending: bool) -> FrameFailure:
+    return FrameFailure(file="a.fits", stage="catalogues", reason="503", remedy="wait", pending=pending)
+
+
+def test_a_tally_says_what_became_of_each():
+    tally = Tally("frames", 5, ("first", "last"), failed=1)
+    assert str(tally) == "0 of 6 frames done, 1 failed, 0 pending, 5 to go"
+    good, bad, waiting = frame(), frame(failures=(stopped(False),)), frame(failures=(stopped(True),))
+    for number, result in enumerate((good, Made(bad), Made(waiting), ValueError(), good)):
+        tally.note("first", number, result)
+    tally.note("another stage", 0, ValueError())
+    assert str(tally) == "0 of 6 frames done, 3 failed, 1 pending, 2 to go"
+    assert tally.percent == pytest.approx(50.0)
+    for number, result in enumerate((good, bad, good, bad, stopped(True))):
+        tally.note("last", number, result)
+    assert str(tally) == "2 of 6 frames done, 3 failed, 1 pending"
+    assert tally.percent == pytest.approx(100.0)
+
+
+def test_the_interface_is_told_done_failed_and_pending_as_the_run_goes(monkeypatch):
+    monkeypatch.setattr(flows._progress, "known", lambda *_: NOTHING)
+    monkeypatch.setattr(flows._tally, "_EVERY_S", 0.0)
+    told = []
+    real = flows._tally.update_progress_artifact
+
+    def telling(identity: Any, percent: float, description: str) -> Any:
+        told.append((percent, description))
+        return real(identity, percent, description=description)
+
+    monkeypatch.setattr(flows._tally, "update_progress_artifact", telling)
+
+    @flow(task_runner=task_runner())
+    def work() -> None:
+        with RunProgress("a year's frames", "told") as progress:
+            progress.expect("frames", 6, ("halve",))
+            progress.each("halve", halved, [(n,) for n in range(6)])
+
+    work()
+    assert len(told) == 7
+    assert [percent for percent, _ in told] == sorted(percent for percent, _ in told)
+    assert "to go; now halve 1/6" in told[0][1]
+    kept = Artifact.get("told")
+    assert kept is not None
+    assert kept.data == 100.0
+    assert kept.description == "a year's frames: 3 of 6 frames done, 3 failed, 0 pending"
+
+
+def test_a_run_goes_on_where_its_progress_cannot_be_shown(monkeypatch, caplog):
+    monkeypatch.setattr(flows._progress, "known", lambda *_: NOTHING)
+    monkeypatch.setattr(flows._tally, "_EVERY_S", 0.0)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise httpx.ConnectError("no server")
+
+    monkeypatch.setattr(flows._tally, "update_progress_artifact", refuse)
+
+    @flow(task_runner=task_runner())
+    def work() -> list[float]:
+        with RunProgress("unseen", "unseen") as progress:
+            return progress.each("halve", halved, [(n,) for n in (0, 2, 4)])
+
+    assert work() == [0.0, 1.0, 2.0]
+    assert [record.message for record in caplog.records if record.name == "ohp.progress"] == [
+        "unseen: its progress is no longer shown: ConnectError: no server"
+    ]

@@ -28,7 +28,8 @@ class Page:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket, self._number = socket, 0
         self.asked: list[str] = []
-        for domain in ("Page", "Runtime", "Network"):
+        self.complaints: list[str] = []
+        for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> Any:
@@ -39,9 +40,26 @@ class Page:
             answer = json.loads(self._socket.recv(timeout=60))
             if answer.get("method") == "Network.requestWillBeSent":
                 self.asked.append(answer["params"]["request"]["url"])
+            self._complained(answer)
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
                 return answer["result"]
+
+    def _complained(self, event: dict[str, Any]) -> None:
+        """Note what the browser's console would show in red: errors of scripts, refused or missing files."""
+        about = event.get("params", {})
+        if event.get("method") == "Runtime.exceptionThrown":
+            self.complaints.append(str(about["exceptionDetails"]))
+        elif event.get("method") == "Log.entryAdded" and about["entry"]["level"] == "error":
+            self.complaints.append(f"{about['entry']['text']} {about['entry'].get('url', '')}")
+        elif event.get("method") == "Runtime.consoleAPICalled" and about["type"] in ("error", "assert"):
+            self.complaints.append(str(about["args"]))
+
+    def look(self, width: int, height: int, dark: bool = False) -> None:
+        """The size of the window, and the colours that the reader's system asks for."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def script(self, expression: str) -> Any:
         """Value of a JavaScript expression."""

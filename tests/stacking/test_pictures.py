@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from models.stack import Stack, stack_paths
 from tasks.core.files import ref
 from tasks.core.fitsio import write_fits
-from tasks.stacking import plot_rgb, plot_stack
+from tasks.stacking import lupton, plot_rgb, plot_stack
 from tasks.stacking.pictures import rgb_bands
 from tests.stacking.sky import make_roots, moffat
 
@@ -93,3 +93,17 @@ def test_a_star_of_ordinary_colour_is_white(roots):
 
 def test_two_bands_make_no_colour_picture(roots):
     assert plot_rgb([make_stack(roots, name, 1e4) for name in "gr"], roots) is None
+
+
+def test_a_gap_inside_of_the_field_is_filled_for_the_page_and_black_else(roots):
+    stacks = [make_stack(roots, name, 20000, seed) for seed, name in enumerate("gr")]
+    for stack in stacks:
+        path = roots.of(stack.weight)
+        weight = fits.getdata(path).copy()
+        weight[138:143, 78:83] = 0
+        write_fits(path, [fits.PrimaryHDU(weight)])
+    black, filled = lupton(stacks, roots), lupton(stacks, roots, filled=True)
+    assert black.bands == filled.bands == ("r", "g")
+    assert black.image[140, 80].max() == 0
+    assert filled.image[140, 80].min() > 100
+    assert filled.image[5, 5].max() == 0, "outside of the frames there is nothing"
