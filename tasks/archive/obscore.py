@@ -153,6 +153,10 @@ def _list_row(product: Product, images: dict[str, dict[str, Any]]) -> dict[str, 
     mine = [row for path, row in images.items() if path.rpartition("/")[0] == folder]
     if not mine:
         return None
+
+    def known(key: str) -> list[float]:
+        return [row[key] for row in mine if math.isfinite(row[key])]
+
     table = "application/fits" if product.path.endswith(".fits") else "application/vnd.apache.parquet"
     return mine[0] | {
         "dataproduct_type": "measurements",
@@ -160,12 +164,12 @@ def _list_row(product: Product, images: dict[str, dict[str, Any]]) -> dict[str, 
         "access_format": table,
         "s_xel1": None,
         "s_xel2": None,
-        "s_resolution": float(np.nanmax([row["s_resolution"] for row in mine])),
-        "t_min": min(row["t_min"] for row in mine),
-        "t_max": max(row["t_max"] for row in mine),
-        "t_exptime": sum(row["t_exptime"] for row in mine),
-        "em_min": float(np.nanmin([row["em_min"] for row in mine])),
-        "em_max": float(np.nanmax([row["em_max"] for row in mine])),
+        "s_resolution": max(known("s_resolution"), default=math.nan),
+        "t_min": min(known("t_min"), default=math.nan),
+        "t_max": max(known("t_max"), default=math.nan),
+        "t_exptime": math.fsum(known("t_exptime")),
+        "em_min": min(known("em_min"), default=math.nan),
+        "em_max": max(known("em_max"), default=math.nan),
         "o_ucd": "phot.mag",
     }
 

@@ -108,7 +108,7 @@ def test_mocs_cover_what_has_data(made: Roots) -> None:
     whole, red = MOC.from_fits(folder / "T120_moc.fits"), MOC.from_fits(folder / "T120_Rc_moc.fits")
     assert MOC.from_fits(folder / "X" / "T120" / "X_moc.fits") == whole
     side = 420 * 0.77 / 60
-    assert whole.sky_fraction * 41252.96 * 3600 == pytest.approx(side**2, rel=0.2)
+    assert whole.sky_fraction * 41252.96 * 3600 == pytest.approx(side**2, rel=0.3)
     centre = ([150.0] * u.deg, [30.0] * u.deg)
     assert whole.contains_lonlat(*centre).all()
     assert red.contains_lonlat(*centre).all()

@@ -39,7 +39,8 @@ def stars(rng: np.random.Generator, n: int = 15) -> tuple[np.ndarray, np.ndarray
 
 def header(filter: str) -> fits.Header:
     cards = {
-        "OBJECT": "X", "FILTER": filter, "PHOTZP": 30.0, "NCOMBINE": 5, "COMBTYPE": "WEIGHTED", "PIXSCALE": 0.77,
+        "OBJECT": "X", "TELESCOP": "T120", "FILTER": filter, "PHOTZP": 30.0, "NCOMBINE": 5,
+        "COMBTYPE": "WEIGHTED", "PIXSCALE": 0.77,
         "FWHM_PX": FWHM[filter], "PHOTTIEE": 0.001, "PHOTOFF": 0.0, "INVVAR": 1.0, "NOISCORR": 1.7, "EXPTOTAL": 500.0,
         "DATE-OBS": "2020-05-31T00:00:00.000",
         "DATE-END": "2020-06-01T00:00:00.000", "MJD-OBS": 59000.0, "MJD-END": 59001.0,
