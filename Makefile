@@ -54,7 +54,7 @@ lint: setup  ## formatting, rules (of security, too), types, import contracts
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-bench: setup  ## benchmarks, goal beside each figure; written to bench/results.json (SUBJECTS="startup nothing" for some)
+bench: setup-bench  ## benchmarks, goal beside each figure; written to bench/results.json (SUBJECTS="startup nothing" for some)
 	@$(PY) -m bench $(SUBJECTS)
 
 measured: setup  ## measure the demo's products against the simulated truth, write docs/measured.md
@@ -74,6 +74,8 @@ lock: setup  ## resolve requirements*.in into requirements*.lock (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
 		--python-version 3.11 --constraint requirements.lock requirements-docs.in --output-file requirements-docs.lock
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
+		--python-version 3.11 --constraint requirements.lock requirements-bench.in --output-file requirements-bench.lock
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
 		--python-version 3.11 requirements-audit.in --output-file requirements-audit.lock
 
 audit:  ## ask PyPI's advisories about every package of the lock files (its data must be reachable)
@@ -85,3 +87,7 @@ clean-demo:  ## remove the demo's products
 .PHONY: setup-test
 setup-test:
 	@scripts/setup --test
+
+.PHONY: setup-bench
+setup-bench:
+	@scripts/setup --bench

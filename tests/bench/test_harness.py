@@ -7,15 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bench.__main__ import SUBJECTS, main
+from bench.contest import contest, ratio
 from bench.figures import Figure, Measured, merged, read_results, table
 from bench.flat import sampler, slope
+from bench.place import Place
 from bench.processes import clean_environment, cpu_of_tree, memory_of, run
 from bench.release import FILTERS, TELESCOPE, Plan, groups_of, make_release
+from bench.scale import Costs, Limits, Station, mean_value_analysis, night
 from bench.stages import REPLACED
 from models.base import Roots
 from models.telescope import load_telescope
@@ -149,3 +153,39 @@ def test_the_simulated_release_is_one_that_the_inventory_and_the_store_understan
     for field, _, _ in field_calls(science, run_context):
         assert find_cone("gaia", field.cone, roots) is not None
         assert find_cone("ps1", field.cone, roots) is not None
+
+
+def test_two_contenders_take_turns_and_tell_what_they_made(tmp_path):
+    place = Place(tmp_path, repeats=1, frames=24, say=lambda _: None)
+    taken = contest(place, "here", "tests.bench.contenders", {"size": 3}, ("quick", "slow"))
+    assert [len(taken[name].seconds) for name in ("quick", "slow")] == [1, 1]
+    assert (taken["quick"].said, taken["slow"].said) == ({"size": 3}, None)
+    assert min(taken["slow"].seconds) > 0.2 > max(taken["quick"].seconds)
+    assert taken["slow"].memory_mb[0] > taken["quick"].memory_mb[0] + 40
+    figure = ratio("slow against quick", taken["slow"].seconds, taken["quick"].seconds, 2.0, better="above")
+    assert figure.reached is True
+
+
+@pytest.mark.parametrize("servers", [1, 4])
+def test_the_queueing_network_knows_its_limits(servers):
+    stations = [Station("cores", 2.0, servers), Station("server", 0.05)]
+    alone, _ = mean_value_analysis(stations, 1)
+    assert alone == pytest.approx(1 / 2.05)
+    many, busy = mean_value_analysis(stations, 400)
+    assert many == pytest.approx(min(servers / 2.0, 1 / 0.05), rel=0.01)
+    assert busy["cores"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_one_queue_alone_has_an_exact_answer():
+    """Two equal single servers and N customers: N / (N + 1) of a server's rate (balanced network)."""
+    rate, _ = mean_value_analysis([Station("a", 1.0), Station("b", 1.0)], 5)
+    assert rate == pytest.approx(5 / 6)
+
+
+def test_what_holds_a_night_up_changes_with_the_cores():
+    costs = Costs(core=1.5, flow=0.05, server=0.045, bytes=3e7, fixed=5.0, scamp=(0.05, 1.0))
+    limits = Limits(disk=2e9)
+    assert night(costs, limits, 10_000, 2)[1] == "cores"
+    assert night(costs, limits, 10_000, 1024)[1] in ("the flow's process", "Prefect's server")
+    batched = night(costs, replace(limits, batch=10, flows=32, servers=8), 10_000, 1024)
+    assert batched[0] < 0.5 * night(costs, limits, 10_000, 1024)[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-STEMS = ("requirements", "requirements-cluster", "requirements-docs", "requirements-audit")
+STEMS = ("requirements", "requirements-cluster", "requirements-docs", "requirements-bench", "requirements-audit")
 _LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==([^ ;\\]+)")
 
 
