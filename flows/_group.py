@@ -8,15 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prefect.utilities.annotations import quote
-
 from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import known_field
 from flows._pages import draw_group
 from flows._progress import RunProgress
 from flows._sky import sky_of, sky_of_run, target_named
-from flows._way import as_failure
+from flows._way import Way, as_failure
 from models.astrometry import Alignment
 from models.base import Record, Roots
 from models.field import FieldCatalogs
@@ -364,7 +362,7 @@ def report_group(
     gather_rows(run.roots, run.telescope, target.name, new)
     for kind, kind_rows in new.items():
         folder = run.roots.data / "stacks" / target.name / run.telescope.name
-        report_with_artifact(folder / f"{kind}.json", kind, quote(kind_rows), f"{target.name} {run.telescope.name}")
+        report_with_artifact(folder / f"{kind}.json", kind, kind_rows, f"{target.name} {run.telescope.name}")
     write_schemas(run.roots.data / "schemas")
     psfs = tuple(record.psf for record in frames.all_psfs if record.psf is not None)
     mean = recall(mean_frame_psf, psfs, run.roots, run.telescope) if psfs else None
@@ -374,8 +372,11 @@ def report_group(
     if stacks:
         recall(colour_picture, stacks, run.roots, target.name)
     left_out = [rejected for row in rows for rejected in row.rejected]
-    drawn = draw_group(target, stacks, [*frames.members, *frames.others], left_out, catalogs, run, progress)
-    page = write_group_page(
+    every = [*frames.members, *frames.others]
+    drawn = draw_group(target, stacks, every, left_out, catalogs, frames.colour_terms, run, progress)
+    way = Way(f"page of {target.name}", run.roots)
+    page = way.step(
+        write_group_page,
         target, stacks, left_out, failures, alignment.notes, run.roots, run.telescope,
         frames=drawn.frames, maps=drawn.maps, plots=drawn.plots, pictures=drawn.pictures, troubles=drawn.troubles,
     )  # fmt: skip
@@ -385,7 +386,8 @@ def report_group(
         if path.stat().st_mtime >= run.started:
             show_picture(path, path.stem, picture.alt)
     with locked(run.roots, STACK_REPORTS):
-        index = write_index_page(run.roots)
+        index = way.step(write_index_page, run.roots)
+    failures += [*drawn.troubles, *way.failures]
     return RunSummary(
         title=f"{target.name} {run.telescope.name}",
         n_asked=len(rows),
@@ -398,7 +400,7 @@ def report_group(
             for rejected in left_out
         ),
         figures=_figures(target, frames, alignment, stacks),
-        files=(page.relative_to(run.roots.data).as_posix(), index.relative_to(run.roots.data).as_posix()),
+        files=tuple(path.relative_to(run.roots.data).as_posix() for path in (page, index) if path is not None),
     )
 
 

@@ -13,7 +13,7 @@ from flows._sky import sky_of_run
 from flows._way import Way, as_failure, stages
 from models.base import Record
 from models.field import FieldCatalogs
-from models.frame import FrameFailure, FrameRecord, Rejected
+from models.frame import ColourTerm, FrameFailure, FrameRecord, Rejected
 from models.page import GroupPictures, PageFrame, Picture, StackPictures, StackPlots
 from models.run import RunContext
 from models.stack import Stack
@@ -22,6 +22,7 @@ from tasks.core.records import recording
 from tasks.pages import group_frames, page_frame, write_year_page
 from tasks.pages.tasks import maps_of_stack, night_timeline, pictures_of_group, stack_plots
 from tasks.report import read_years
+from tasks.report.tasks import show_picture
 
 __all__ = ["DrawnGroup", "draw_group", "year_page", "year_pages"]
 
@@ -49,22 +50,25 @@ class DrawnGroup:
 
     @property
     def every(self) -> Iterator[Picture]:
-        """Each picture."""
+        """Each picture but the index's small one."""
         records: list[Record] = [self.pictures, *self.maps.values(), *self.plots.values()]
         for record in records:
-            for _, value in record:
-                if isinstance(value, Picture):
+            for name, value in record:
+                if isinstance(value, Picture) and name != "thumbnail":
                     yield value
 
 
 @task(name="pictures", task_run_name="pictures of {stack.group} {stack.filter}", persist_result=False)
-def draw_stack(stack: Stack, catalogs: FieldCatalogs, epoch: float, run: RunContext) -> DrawnStack:
+def draw_stack(
+    stack: Stack, catalogs: FieldCatalogs, terms: Sequence[ColourTerm], epoch: float, run: RunContext
+) -> DrawnStack:
     """A stack's maps and plots."""
     way = Way(f"{stack.group}_{stack.filter}", run.roots)
+    telescope = run.telescope.with_colour_terms([term for term in terms if term.filter == stack.filter])
     with stages(run):
         maps = way.step(maps_of_stack, stack, run.roots)
         plots = way.step(
-            stack_plots, stack, catalogs.ps1, catalogs.gaia, epoch, run.roots, run.telescope, run.settings.validation
+            stack_plots, stack, catalogs.ps1, catalogs.gaia, epoch, run.roots, telescope, run.settings.validation
         )
     return DrawnStack(maps=maps, plots=plots, failures=tuple(way.failures))
 
@@ -90,6 +94,7 @@ def draw_group(
     records: Sequence[FrameRecord],
     left_out: Sequence[Rejected],
     catalogs: FieldCatalogs,
+    terms: Sequence[ColourTerm],
     run: RunContext,
     progress: RunProgress,
 ) -> DrawnGroup:
@@ -99,7 +104,7 @@ def draw_group(
     if not stacks:
         return DrawnGroup(frames)
     of = {record.raw.label: record for record in records}
-    calls = [(stack, catalogs, _epoch(stack, of), run) for stack in stacks]
+    calls = [(stack, catalogs, terms, _epoch(stack, of), run) for stack in stacks]
     drawn = [
         DrawnStack(maps=None, plots=None, failures=(as_failure(each, target.name, "pictures", run.roots),))
         if isinstance(each, BaseException)
@@ -136,14 +141,17 @@ def _written(
     results: Mapping[str, object],
     failures: Sequence[FrameFailure],
     run: RunContext,
-) -> Path:
+) -> tuple[Path | None, tuple[FrameFailure, ...]]:
+    """The page, None if it could not be written; and what could not be drawn or written."""
     plots = {night: result for night, result in results.items() if isinstance(result, Picture)}
     troubles = [
         as_failure(result, night, "timeline", run.roots) if isinstance(result, BaseException) else result
         for night, result in results.items()
         if isinstance(result, BaseException | FrameFailure)
     ]
-    return write_year_page(year, frames, plots, failures, run.roots, run.telescope, troubles)
+    way = Way(f"page of {year}", run.roots)
+    page = way.step(write_year_page, year, frames, plots, failures, run.roots, run.telescope, troubles)
+    return page, (*troubles, *way.failures)
 
 
 def year_page(
@@ -153,8 +161,8 @@ def year_page(
     failures: Sequence[FrameFailure],
     run: RunContext,
     progress: RunProgress,
-) -> Path:
-    """Timelines of a year's nights, and its page.
+) -> tuple[Path | None, tuple[FrameFailure, ...]]:
+    """Timelines of a year's nights, and its page; what of them could not be made.
 
     Parameters
     ----------
@@ -169,11 +177,16 @@ def year_page(
     nights = _nights(frames)
     calls = [(night, mine, run.telescope.name, run.roots) for night, mine in nights.items()]
     results = progress.each("timelines", night_timeline, calls)
+    for night, result in zip(nights, results, strict=True):
+        if isinstance(result, Picture) and run.roots.of(result.file).stat().st_mtime >= run.started:
+            show_picture(run.roots.of(result.file), f"timeline {night} {run.telescope.name}", result.alt)
     return _written(year, frames, dict(zip(nights, results, strict=True)), failures, run)
 
 
-def year_pages(failures: Mapping[int, Sequence[FrameFailure]], run: RunContext) -> list[Path]:
+def year_pages(failures: Mapping[int, Sequence[FrameFailure]], run: RunContext) -> list[FrameFailure]:
     """Write the pages of years anew when all groups are made, since they link to the groups' pages.
+
+    What could not be made is returned.
 
     Parameters
     ----------
@@ -185,7 +198,7 @@ def year_pages(failures: Mapping[int, Sequence[FrameFailure]], run: RunContext) 
     if not wanted:
         return []
     group_of = sky_of_run(run).map.group_of
-    pages = []
+    troubles: list[FrameFailure] = []
     for year, records in wanted.items():
         frames = [page_frame(record, group=group_of.get(record.raw.label, "")) for record in records]
         of_frames = {failure for record in records for failure in record.failures}
@@ -195,5 +208,5 @@ def year_pages(failures: Mapping[int, Sequence[FrameFailure]], run: RunContext) 
             for night, mine in _nights(frames).items():
                 way = Way(night, run.roots)
                 results[night] = way.step(night_timeline, night, mine, run.telescope.name, run.roots) or way.failures[0]
-        pages.append(_written(year, frames, results, others, run))
-    return pages
+        troubles += _written(year, frames, results, others, run)[1]
+    return troubles

@@ -15,7 +15,7 @@ from flows._cli import say
 from flows._group import STACK_REPORTS, describe_groups, groups_seen
 from flows._pages import year_pages
 from flows._tally import ProgressArtifact, Tally
-from flows._way import as_failure
+from flows._way import Way, as_failure
 from flows._year import describe_years
 from models.frame import FrameFailure
 from models.inventory import Inventory
@@ -159,8 +159,12 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
         except StageError as error:
             failures.append(error.record("release tables"))
         years = {int(each.name): each.outcome for each in parts if each.stage == "reduce-year"}
-        year_pages({year: told.failures for year, told in years.items() if isinstance(told, RunSummary)}, run)
-        files = (write_index_page(run.roots), *files)
+        of_years = {year: told.failures for year, told in years.items() if isinstance(told, RunSummary)}
+        way = Way("pages", run.roots)
+        failures += way.step(year_pages, of_years, run) or []
+        index = way.step(write_index_page, run.roots)
+        files = (*((index,) if index is not None else ()), *files)
+        failures += way.failures
         try:  # last: it holds the digests of all the others
             files += complete_release(run.roots, run.telescope, run.settings)[:2]
         except StageError as error:

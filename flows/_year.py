@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from prefect.runtime import flow_run
-from prefect.utilities.annotations import quote
 
 from flows import STATUS_OK
 from flows._cli import say
@@ -313,7 +312,7 @@ def report_year(
     files = []
     for kind, subfolder in _FOLDERS.items():
         path = folder / subfolder / f"{kind}.json"
-        report_with_artifact(path, kind, quote(rows[kind]), f"{year} {run.telescope.name}")
+        report_with_artifact(path, kind, rows[kind], f"{year} {run.telescope.name}")
         files.append(path.relative_to(run.roots.data).as_posix())
     write_frames(records, folder)
     groups_file = run.roots.data / "stacks" / f"{run.telescope.name}_groups_report.json"
@@ -325,8 +324,8 @@ def report_year(
     write_json(folder / "masters.json", [master.model_dump(mode="json") for master in made])
     other_failures = tuple(inventory.unusable) + masters.failures + masters.left_out
     failures = other_failures + tuple(failure for record in records for failure in record.failures)
-    page = year_page(year, records, sky.group_of, other_failures, run, progress)
-    files.append(page.relative_to(run.roots.data).as_posix())
+    page, troubles = year_page(year, records, sky.group_of, other_failures, run, progress)
+    files += [page.relative_to(run.roots.data).as_posix()] if page is not None else []
     useful = [record for record in records if record.calibrated is not None]
     return RunSummary(
         title=f"{year} {run.telescope.name}",
@@ -334,7 +333,7 @@ def report_year(
         n_made=len(useful),
         n_pending=sum(1 for record in records if record.pending),
         unanswered=tuple(question for field in fields for question in field.unanswered),
-        failures=failures,
+        failures=failures + troubles,
         figures=_figures(inventory, masters, records) | _sky_figures(sky, records),
         files=tuple(files),
     )

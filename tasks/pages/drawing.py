@@ -55,6 +55,8 @@ _STYLE = (
 _FONT = re.compile(r" ?font(?:-family)?: (?:([\d.]+px) )?'[^\";]*;?")
 _TAG = re.compile(r"<[^>]+>")
 _DECIMALS = re.compile(r"(-?\d+\.\d\d)\d+")
+_NEEDLESS = re.compile(r' id="[A-Za-z0-9.]+_\d+"|\s*<!--.*?-->', re.DOTALL)
+_BETWEEN = re.compile(r">\s+<")
 _METADATA = re.compile(r" *<metadata>.*?</metadata>\n", re.DOTALL)
 _PT = 96.0 / 72.0
 _PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
@@ -104,7 +106,7 @@ def save_svg(figure: Figure, path: Path, alt: str, roots: Roots) -> Picture:
     sink = io.StringIO()
     figure.savefig(sink, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
     text = _METADATA.sub("", sink.getvalue()).replace(INK, "var(--ink)").replace(BLUE, "var(--blue)")
-    text = _PNG.sub(_as_webp, _TAG.sub(_plain, text))
+    text = _BETWEEN.sub("><", _NEEDLESS.sub("", _PNG.sub(_as_webp, _TAG.sub(_plain, text))))
     head, mark, body = text.partition("<defs>")
     with writing(path) as temporary:
         temporary.write_text(head + _STYLE + mark + body, encoding="utf-8")

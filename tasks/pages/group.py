@@ -16,7 +16,7 @@ from models.target import Target
 from models.telescope import Telescope
 from tasks.core.fitsio import quiet_fits
 from tasks.pages.citation import citation
-from tasks.pages.writing import downloads, link, link_to, write_card, write_page
+from tasks.pages.writing import Links, downloads, link, shortened, write_card, write_page
 
 __all__ = ["CARD", "write_group_page"]
 
@@ -242,7 +242,7 @@ def write_group_page(
         target=target,
         place=f"{place}, {target.ra:.4f}° {target.dec:+.4f}°",
         telescope=telescope,
-        link=link_to(path, roots),
+        links=Links(path, roots),
         pictures=pictures,
         colour_says=_colour_said(pictures) if pictures.colour else "",
         no_colour=f"No colour picture: {undrawn or 'there is no stack, or no pixel that all bands cover'}.",
@@ -253,6 +253,7 @@ def write_group_page(
         over_time=pictures.frames,
         failures=[*failures, *troubles],
         left_out_frames=unused,
+        most=shortened(len(unused)),
         left_out_others=[each for each in left_out if each.file not in known],
         used_frames=used,
         notes=notes,

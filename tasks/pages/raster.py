@@ -215,7 +215,10 @@ def overlay_picture(
         ratio = float(np.median(narrow[bright] / wide[bright]))
     left = ndimage.gaussian_filter(np.where(covered, narrow - ratio * wide, 0.0), 1.2)
     sigma = 1.4826 * float(np.median(np.abs(left[covered] - np.median(left[covered])))) or 1.0
-    real = covered & (left > _LINE_SIGMA * sigma) & (left > _LINE_SHARE * ratio * np.maximum(wide, 0.0))
+    # Against the brightest continuum within a seeing disk: wings of stars are never quite alike.
+    disk = max(3, round(2.0 * line.psf.fwhm_arcsec / narrow_view.scale)) if line.psf is not None else 9
+    peaks = ndimage.maximum_filter(np.maximum(wide, 0.0), size=disk)
+    real = covered & (left > _LINE_SIGMA * sigma) & (left > _LINE_SHARE * ratio * peaks)
     real = ndimage.binary_opening(real, iterations=1)
     top = max(float(np.percentile(left[real], 99.0)) if real.any() else 0.0, 10.0 * sigma)
     level = np.arcsinh(left / (2.0 * sigma)) / np.arcsinh(top / (2.0 * sigma))

@@ -30,7 +30,7 @@ __all__ = ["depth_picture", "plots_of_stack"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
-_MOST_STARS = 160
+_MOST_STARS = 130
 """Drawn one by one; of more, the brightest."""
 _MATCH_ARCSEC = 1.5
 _SNR_SIGMA = 15.0
@@ -96,6 +96,7 @@ def _psf_plot(psf: StackPsf, stack: Stack, path: Path, roots: Roots) -> Picture:
             psf.fwhm_arcsec / 2, color=ORANGE, lw=1, ls="--", label=f"FWHM/2 = {psf.fwhm_arcsec / 2:.2f}″"
         )
         middle_axes.set_ylim(1e-4, 1.5)
+        middle_axes.minorticks_off()
         middle_axes.yaxis.set_major_formatter(lambda level, _: f"{level:g}")
         middle_axes.set_title("profile, of the peak")
         middle_axes.set_xlabel("radius (″)")

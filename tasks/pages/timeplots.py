@@ -147,8 +147,5 @@ def night_timeline(night: str, frames: Sequence[PageFrame], path: Path, roots: R
         seeing.set_xlabel("UTC")
         figure.legend(loc="outside upper center", ncols=9, handletextpad=0.2, columnspacing=1.2)
         became = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        alt = (
-            f"Timeline of the night {night}: {len(frames)} frames ({became}), {len(flagged)} with quality flags; "
-            "the table below tells each frame"
-        )
+        alt = f"Timeline of the night {night}: {len(frames)} frames ({became}), {len(flagged)} with quality flags"
         return save_svg(figure, path, alt, roots)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -19,11 +19,13 @@ from models.page import Download, Picture
 from tasks.core.files import digest_file, writing
 from tasks.report import software_versions
 
-__all__ = ["downloads", "link", "link_to", "read_card", "write_card", "write_page"]
+__all__ = ["Links", "downloads", "link", "read_card", "shortened", "write_card", "write_page"]
 
 CardT = TypeVar("CardT", bound=Record)
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_MOST_BYTES = 1_900_000
+"""Of a page with its pictures."""
 
 
 def link(path: str) -> str:
@@ -31,16 +33,40 @@ def link(path: str) -> str:
     return quote(path, safe="/._-+~,")
 
 
-def link_to(page: Path, roots: Roots) -> Callable[[Picture | FileRef], str]:
-    """What turns a picture into an address relative to a page."""
+class Links:
+    """What turns pictures and files into addresses relative to a page, and says when the page has enough of them.
 
-    def address(what: Picture | FileRef) -> str:
-        file = what.file if isinstance(what, Picture) else what
-        up = "../" * len(page.parent.relative_to(roots.data).parts)
-        inside = page.parent.relative_to(roots.data).as_posix() + "/"
-        return link(file.path.removeprefix(inside)) if file.path.startswith(inside) else link(f"{up}{file.path}")
+    Parameters
+    ----------
+    page, roots
+        The page's path, folders.
+    """
 
-    return address
+    def __init__(self, page: Path, roots: Roots) -> None:
+        self._roots = roots
+        self._inside = page.parent.relative_to(roots.data).as_posix() + "/"
+        self._up = "../" * len(page.parent.relative_to(roots.data).parts)
+        self.begin(_MOST_BYTES)
+
+    def __call__(self, what: Picture | FileRef) -> str:
+        """The address."""
+        path = (what.file if isinstance(what, Picture) else what).path
+        return link(path.removeprefix(self._inside) if path.startswith(self._inside) else f"{self._up}{path}")
+
+    def begin(self, limit: int) -> None:
+        """Count anew, up to so many bytes."""
+        self.limit, self.spent, self.refused = limit, 0, 0
+        self._seen: dict[str, bool] = {}
+
+    def shows(self, picture: Picture) -> bool:
+        """Whether the page can carry one more picture; else it links to it."""
+        path = picture.file.path
+        if path not in self._seen:
+            size = self._roots.of(picture.file).stat().st_size
+            self._seen[path] = self.spent + size <= self.limit
+            self.spent += size if self._seen[path] else 0
+            self.refused += not self._seen[path]
+        return self._seen[path]
 
 
 @functools.cache
@@ -75,9 +101,15 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_page(path: Path, template: str, **values: object) -> None:
-    """Render a template into a file."""
-    _write(path, _environment().get_template(template).render(**values))
+def write_page(path: Path, template: str, links: Links | None = None, **values: object) -> None:
+    """Render a template into a file; pictures that would make the page too heavy become links."""
+    page = _environment().get_template(template)
+    text = page.render(link=links, **values)
+    size = len(text.encode())
+    if links is not None and (links.refused or links.spent + size > _MOST_BYTES):
+        links.begin(max(_MOST_BYTES - size, 0))
+        text = page.render(link=links, **values)
+    _write(path, text)
 
 
 def write_card(path: Path, card: Record) -> None:
@@ -91,6 +123,11 @@ def read_card(path: Path, kind: type[CardT]) -> CardT | None:
         return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def shortened(n_frames: int) -> int:
+    """To how many letters a table of so many frames cuts its reasons; 0: to none. The reports have them whole."""
+    return 0 if n_frames <= 400 else 120 if n_frames <= 1500 else 60
 
 
 def downloads(files: Iterable[tuple[Path, str]], page: Path, roots: Roots) -> list[Download]:

@@ -11,7 +11,7 @@ from models.frame import FrameFailure
 from models.page import PageFrame, Picture, YearCard
 from models.telescope import Telescope
 from tasks.pages.group import CARD
-from tasks.pages.writing import link, link_to, write_card, write_page
+from tasks.pages.writing import Links, link, shortened, write_card, write_page
 
 __all__ = ["write_year_page", "year_folder"]
 
@@ -32,14 +32,16 @@ def _night(night: str, frames: Sequence[PageFrame], plot: Picture | None, why: s
     )
     if seeing:
         said += f" Seeing {seeing[0]:.1f}″ to {seeing[-1]:.1f}″, median {seeing[len(seeing) // 2]:.1f}″."
+    troubled = [frame for frame in frames if frame.status in ("failed", "pending") or frame.flags or frame.reason]
+    loud = {frame.label for frame in troubled}
     return {
         "night": night,
         "name": f"{night[:4]}-{night[4:6]}-{night[6:]}",
         "said": said,
         "plot": plot,
         "no_plot": f"No timeline: {why or 'it was not drawn'}.",
-        "frames": frames,
-        "troubled": [frame for frame in frames if frame.status in ("failed", "pending") or frame.flags or frame.reason],
+        "troubled": troubled,
+        "calm": [frame for frame in frames if frame.label not in loud],
     }
 
 
@@ -91,7 +93,7 @@ def write_year_page(
         "year.html",
         card=card,
         telescope=telescope,
-        link=link_to(path, roots),
+        links=Links(path, roots),
         index=(roots.data / "stacks" / "index.html").is_file(),
         groups=[
             {
@@ -108,6 +110,7 @@ def write_year_page(
             for night in nights
         ],
         failures=failures,
+        most=shortened(len(ordered)),
         files=[
             {"name": file.name, "link": link(file.relative_to(folder).as_posix())} for file in reports if file.is_file()
         ],

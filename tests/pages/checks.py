@@ -81,7 +81,7 @@ CONTRAST = """
 
 def links(page: Path) -> list[str]:
     """Every address that a page names."""
-    return [unquote(found.replace("&amp;", "&")) for found in re.findall(r'(?:href|src)="([^"]*)"', page.read_text())]
+    return [found.replace("&amp;", "&") for found in re.findall(r'(?:href|src)="([^"]*)"', page.read_text())]
 
 
 def dead_links(page: Path) -> list[str]:
@@ -91,7 +91,7 @@ def dead_links(page: Path) -> list[str]:
         path, _, place = link.partition("#")
         if "://" in link or link.startswith("/"):
             dead.append(f"{link}: not beside the page")
-        elif not ((page.parent / path).resolve().is_file() if path else f'id="{place}"' in text):
+        elif not ((page.parent / unquote(path)).resolve().is_file() if path else f'id="{place}"' in text):
             dead.append(link)
     return dead
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +77,17 @@ def test_checksums_and_sizes_are_those_of_the_files(roots):
     for name, size, digest in rows:
         content = (page.parent / name).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (int(size), digest), name
+
+
+@pytest.mark.parametrize("group", ["M51", "M67"])
+def test_the_plots_tell_what_the_reports_tell(roots, group):
+    text = html.unescape((roots.data / PAGES[group][0]).read_text(encoding="utf-8"))
+    rows = json.loads((roots.data / "stacks" / group / "T120" / "phot_check_report.json").read_text())["rows"]
+    compared = [row for row in rows if row["zp_offset"] is not None]
+    assert len(compared) >= 5
+    for row in compared:
+        said = re.search(rf"Magnitudes of {group} in {row['filter']} against PS1.*?offset ([+-][\d.]+) mag", text)
+        assert float(said[1]) == pytest.approx(row["zp_offset"], abs=0.002), row["filter"]
 
 
 @needs_chromium

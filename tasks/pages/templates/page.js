@@ -13,7 +13,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const key = row => {
         const cell = row.cells[column];
         const text = cell.dataset.sort ?? cell.textContent.trim();
-        return number ? (text === "" || text === "–" ? null : Number(text)) : text || null;
+        return number ? (text === "" || text === "–" ? null : Number(text.replace("−", "-"))) : text || null;
       };
       const rows = [...table.tBodies[0].rows].map(row => [key(row), row]);
       rows.sort(([a], [b]) => {
