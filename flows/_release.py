@@ -158,6 +158,7 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
             files = write_release(run.roots, run.telescope, run.targets)[:1]
         except StageError as error:
             failures.append(error.record("release tables"))
+        tables = files
         years = {int(each.name): each.outcome for each in parts if each.stage == "reduce-year"}
         of_years = {year: told.failures for year, told in years.items() if isinstance(told, RunSummary)}
         way = Way("pages", run.roots)
@@ -166,7 +167,7 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
         files = (*((index,) if index is not None else ()), *files)
         failures += way.failures
         try:  # last: it holds the digests of all the others
-            files += complete_release(run.roots, run.telescope, run.settings)[:2]
+            files += complete_release(run.roots, run.telescope, run.settings)[:2] if tables else ()
         except StageError as error:
             failures.append(error.record("release.json"))
     return RunSummary(
