@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from models.base import Record, RelativePath
+from models.provenance import Provenance
 from models.report import REPORTS, Report
 
 __all__ = [
@@ -200,6 +201,7 @@ class Release(Report[ReleaseGroup]):
     sources: tuple[ReleaseSources, ...] = ()
     facts: tuple[ReleaseFact, ...] = ()
     limitations: tuple[str, ...] = Field((), description="what a user should know of these very products")
+    provenance: Provenance | None = Field(None, description="every file of the release, and where it comes from")
 
 
 SCHEMAS: dict[str, type[Report[Any]]] = {**REPORTS, "release": Release}
