@@ -68,7 +68,7 @@ _CONTENTS = {
     "Begin": ["tutorial"],
     "How to": ["new_year", "new_target", "new_telescope", "archive_down", "deployment", "cluster"],
     "The product": ["data_release"],
-    "Methods": ["methods", "pipeline_description", "measured", "truth", "rehearsal"],
+    "Methods": ["methods", "pipeline_description", "measured", "truth", "source_lists", "rehearsal"],
     "Commands": ["commands/reduce_year", "commands/stack_target", "commands/build_release", "commands/retry_queries"],
     "Reference": [path.removesuffix(".md") for path in PAGES],
     "About": ["security", "changes"],
@@ -98,7 +98,8 @@ def measured(names: list[str], file: Path = DOCS / "truth.json") -> str:
     if not lines:
         return f"None of these is among the figures of `docs/{file.name}` yet.\n"
     return (
-        "\n".join(["| figure, worst of several campaigns | measured | goal | reached |", "|---|---|---|---|", *lines]) + "\n"
+        "\n".join(["| figure, worst of several campaigns | measured | goal | reached |", "|---|---|---|---|", *lines])
+        + "\n"
     )
 
 

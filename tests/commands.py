@@ -42,6 +42,7 @@ DEMO = Way("test", "tests/demo.py")
 REAL = Way("test", "tests/flows/test_real.py")
 SERVER = Way("test", "tests/server/installation.py", 'self.deployments("')
 QUICKSTART = Way("test", "tests/test_quickstart.py", 'blocks("bash")')
+VERIFY = Way("test", "tests/archive/test_archive.py")
 SITE = Way("test", "tests/test_site.py", "scripts.site")
 
 
@@ -166,6 +167,10 @@ _OURS = {
     "python -m flows.stack_target M67 m51 --combine weighted": SLOW,
     "python -m flows.stack_target NGC7331": SLOW,
     "python -m flows.stack_target NGC7331 --dry-run": SLOW,
+    "python -m flows.verify_release": VERIFY,
+    "python -m flows.verify_release ~/downloads/ohp": VERIFY,
+    "python -m flows.verify_release ~/downloads/ohp/stacks": VERIFY,
+    "python -m scripts.catalogue": SLOW,
     "python -m scripts.measure --root demo": SLOW,
     "python -m scripts.rehearsal --help": SLOW,
 }

@@ -32,6 +32,8 @@ INSTEAD = {
     "python -m flows.import_catalog": "python -m flows.import_catalog --help",
     "python -m flows.reduce_year": "python -m flows.reduce_year --help",
     "python -m flows.stack_target": "python -m flows.stack_target --help",
+    "python -m flows.verify_release": "python -m flows.verify_release --help",
+    "python -m scripts.catalogue": "python -m scripts.catalogue --root demo",
     ".venv/bin/pre-commit install": "(cd clone && ../.venv/bin/pre-commit install)",
     "git clone URL ohp-pipeline": f"git clone --quiet {shlex.quote(str(REPO))} ohp-pipeline/clone",
     "apt-get install git make": "apt-get install --simulate git make",
@@ -46,6 +48,7 @@ INSTEAD = {
 STATUS = {
     "python -m flows.stack_target NGC7331": {2},
     "python -m flows.stack_target NGC7331 --dry-run": {2},
+    "python -m scripts.catalogue": {0, 1},
     "python -m scripts.measure --root demo": {0, 1},
 }
 """Other than 0: no frame of the campaign shows NGC 7331; a goal of the figures is not reached. The pages say so."""
