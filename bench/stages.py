@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from models.frame import (
     SolvedFrame,
     ZeroPoint,
 )
+from models.page import GroupPictures, PageFrame, Picture, StackPictures, StackPlots
 from models.settings import (
     AstrometrySettings,
     BiasSettings,
@@ -44,12 +45,15 @@ from models.settings import (
     ReductionSettings,
     ScampSettings,
     SelectionSettings,
+    SourceSettings,
     StackSettings,
     ValidationSettings,
 )
+from models.sourcelist import SourceList, source_list_paths
 from models.stack import (
     AlignedFrame,
     Grid,
+    GroupSources,
     ScaledFrame,
     Selection,
     Stack,
@@ -344,6 +348,65 @@ def mean_psf(psfs: Sequence[FramePsf], roots: Roots, telescope: Telescope) -> Fi
     return ref(path, roots)
 
 
+def find_sources(stacks: Sequence[Stack], roots: Roots) -> GroupSources:
+    """None so large that it needs stacks for extended targets."""
+    path = roots.data / ".cache" / "stacks" / f"{stacks[0].group}_sources.fits"
+    _fits(path, stacks[0].group)
+    filters = tuple(stack.filter for stack in stacks)
+    return GroupSources(group=stacks[0].group, map=ref(path, roots), diameter_px=0.0, filter="", filters=filters)
+
+
+def _shown(name: str, stack: Stack, roots: Roots) -> Picture:
+    return Picture(file=_picture(stack, f"_{name}", _PLOT, roots), alt=f"trivial {name}", width=100, height=100)
+
+
+def pictures_of_stack(stack: Stack, roots: Roots) -> StackPictures:
+    return StackPictures(view=_shown("view", stack, roots), weight=_shown("weight", stack, roots), depth=None)
+
+
+def plots(
+    stack: Stack,
+    ps1: StoredCone | None,
+    gaia: StoredCone | None,
+    epoch: float,
+    roots: Roots,
+    telescope: Telescope,
+    settings: ValidationSettings,
+) -> StackPlots:
+    return StackPlots(psf=_shown("psf", stack, roots), photometry=None, astrometry=None)
+
+
+def group_pictures(
+    stacks: Sequence[Stack], frames: Sequence[PageFrame], continuum: Mapping[str, str | None], roots: Roots
+) -> GroupPictures:
+    first = stacks[0].model_copy(update={"filter": "all"})
+    return GroupPictures(colour=_shown("colour", first, roots), thumbnail=_shown("thumb", first, roots))
+
+
+def night_picture(night: str, frames: Sequence[PageFrame], telescope: str, roots: Roots) -> Picture:
+    path = roots.data / night[:4] / telescope / "plots" / f"{night}.svg"
+    _write(path, f"<svg>{night}</svg>".encode())
+    return Picture(file=ref(path, roots), alt=f"trivial {night}", width=100, height=100)
+
+
+def make_source_list(
+    stacks: Sequence[Stack],
+    gaia: StoredCone | None,
+    ps1: StoredCone | None,
+    roots: Roots,
+    telescope: Telescope,
+    settings: SourceSettings,
+) -> SourceList:
+    group = stacks[0].group
+    paths = source_list_paths(group, telescope.name, roots)
+    for path in paths:
+        _write(path, path.name.encode() * 1000)
+    return SourceList(
+        group=group, telescope=telescope.name, fits=ref(paths[0], roots), parquet=ref(paths[1], roots), n_sources=1000,
+        n_crowded=0, detected_on=("r",), bands=(), n_gaia=100, n_ps1=100,
+    )  # fmt: skip
+
+
 REPLACED: dict[str, dict[str, Any]] = {
     "tasks.calibration.tasks": {
         "make_master_bias": make_master_bias,
@@ -364,10 +427,18 @@ REPLACED: dict[str, dict[str, Any]] = {
         "common_grid": common_grid,
         "combine": combine,
         "_measure_and_finish": measure_and_finish,
+        "find_sources": find_sources,
         "plot_stack": plot_stack,
         "plot_rgb": plot_rgb,
     },
     **PAGES_REPLACED,
+    "tasks.pages.tasks": {
+        "pictures_of_stack": pictures_of_stack,
+        "_plots": plots,
+        "group_pictures": group_pictures,
+        "night_picture": night_picture,
+    },
+    "tasks.sourcelists.tasks": {"make_source_list": make_source_list},
     "tasks.validation.tasks": {
         "_with_tie": tied,
         "validate_stack": validate_stack,

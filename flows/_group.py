@@ -8,8 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prefect.utilities.annotations import quote
-
 from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import known_field
@@ -364,7 +362,7 @@ def report_group(
     gather_rows(run.roots, run.telescope, target.name, new)
     for kind, kind_rows in new.items():
         folder = run.roots.data / "stacks" / target.name / run.telescope.name
-        report_with_artifact(folder / f"{kind}.json", kind, quote(kind_rows), f"{target.name} {run.telescope.name}")
+        report_with_artifact(folder / f"{kind}.json", kind, kind_rows, f"{target.name} {run.telescope.name}")
     write_schemas(run.roots.data / "schemas")
     psfs = tuple(record.psf for record in frames.all_psfs if record.psf is not None)
     mean = recall(mean_frame_psf, psfs, run.roots, run.telescope) if psfs else None

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from prefect.runtime import flow_run
-from prefect.utilities.annotations import quote
 
 from flows import STATUS_OK
 from flows._cli import say
@@ -313,7 +312,7 @@ def report_year(
     files = []
     for kind, subfolder in _FOLDERS.items():
         path = folder / subfolder / f"{kind}.json"
-        report_with_artifact(path, kind, quote(rows[kind]), f"{year} {run.telescope.name}")
+        report_with_artifact(path, kind, rows[kind], f"{year} {run.telescope.name}")
         files.append(path.relative_to(run.roots.data).as_posix())
     write_frames(records, folder)
     groups_file = run.roots.data / "stacks" / f"{run.telescope.name}_groups_report.json"

@@ -62,8 +62,8 @@ def versions() -> dict[str, str]:
     return software_versions(_TOOLS)
 
 
-def write_report(path: Path, kind: str, rows: Sequence[Record]) -> None:
-    """Write a report.
+def write_report(path: Path, kind: str, rows: Sequence[Record]) -> bool:
+    """Write a report; one that is there with the same rows and versions stays, with the time it was made.
 
     Parameters
     ----------
@@ -73,6 +73,11 @@ def write_report(path: Path, kind: str, rows: Sequence[Record]) -> None:
         A key of `models.report.REPORTS`.
     rows
         Rows of the kind's model.
+
+    Returns
+    -------
+    bool
+        Whether it was written.
     """
     report = REPORTS[kind].model_validate(
         {
@@ -82,7 +87,15 @@ def write_report(path: Path, kind: str, rows: Sequence[Record]) -> None:
             "rows": tuple(rows),
         }
     )
-    write_json(path, report.model_dump(mode="json", by_alias=True))
+    content = report.model_dump(mode="json", by_alias=True)
+    try:
+        before = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # not there, or not whole
+        before = None
+    if isinstance(before, dict) and before | {"made": content["made"]} == content:
+        return False
+    write_json(path, content)
+    return True
 
 
 def read_report(path: Path, kind: str) -> Report[Any]:

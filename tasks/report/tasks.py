@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.utilities.annotations import quote
 
 from models.base import FileRef, Record, Roots
 from models.frame import FrameFailure, FrameRecord
@@ -20,7 +21,7 @@ from tasks.core.running import is_transient, settled
 from tasks.core.shown import in_markdown
 from tasks.report import publish_frame, write_report
 
-__all__ = ["published_frame", "report_with_artifact", "show_picture"]
+__all__ = ["published_frame", "report_with_artifact", "show_picture", "show_report"]
 
 _log = logging.getLogger("ohp.report")
 _MOST_ROWS = 300
@@ -46,10 +47,15 @@ def published_frame(record: FrameRecord, roots: Roots) -> FileRef | FrameFailure
     return settled(record.raw.path, publish_frame, record, roots)
 
 
-@task(name="report", task_run_name="report {kind} {title}", persist_result=False)
 def report_with_artifact(path: Path, kind: str, rows: Sequence[Record], title: str) -> None:
-    """Write a report file and show it as a table artifact."""
-    write_report(path, kind, rows)
+    """Write a report file and show it as a table artifact; what has not changed is there from an earlier run."""
+    if write_report(path, kind, rows):
+        show_report(path, kind, quote(rows), title)
+
+
+@task(name="report", task_run_name="report {kind} {title}", persist_result=False)
+def show_report(path: Path, kind: str, rows: Sequence[Record], title: str) -> None:
+    """Show a report as a table artifact."""
     # Prefect's interface takes the cells of a table for Markdown.
     shown = rows[:_MOST_ROWS]
     table = [{key: in_markdown(value) for key, value in row.model_dump(mode="json").items()} for row in shown]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -17,7 +18,7 @@ from bench.contest import contest, ratio
 from bench.figures import Figure, Measured, merged, read_results, table
 from bench.flat import sampler, slope
 from bench.place import Place
-from bench.processes import clean_environment, cpu_of_tree, memory_of, run
+from bench.processes import REPO, clean_environment, cpu_of_tree, memory_of, run
 from bench.release import FILTERS, TELESCOPE, Plan, groups_of, make_release
 from bench.scale import Costs, Limits, Station, mean_value_analysis, night
 from bench.stages import REPLACED
@@ -130,6 +131,29 @@ def test_what_is_replaced_is_what_the_tasks_hand_to_the_pool():
             assert true is not function, f"{module}.{name} was left replaced"
             names = true.__code__.co_varnames[: true.__code__.co_argcount]
             assert function.__code__.co_varnames[: function.__code__.co_argcount] == names, f"{module}.{name}"
+
+
+def test_every_stage_that_looks_at_pixels_has_a_trivial_one():
+    """Else a benchmark of orchestration would measure (or fail in) a true stage."""
+    from tasks.core.running import made, settled
+
+    left = []
+    for path in sorted((REPO / "tasks").glob("*/tasks.py")):
+        module = f"tasks.{path.parent.name}.tasks"
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            if call.func.id not in (made.__name__, settled.__name__):
+                continue
+            handed = call.args[0 if call.func.id == made.__name__ else 1]
+            if isinstance(handed, ast.Name) and handed.id not in REPLACED.get(module, {}):
+                left.append(f"{module}: {handed.id}")
+    # A blind search and stacks for extended targets are not asked for in a simulated release.
+    assert sorted(left) == [
+        "tasks.astrometry.tasks: locate_frame",
+        "tasks.stacking.tasks: extend",
+        "tasks.stacking.tasks: finish_extended",
+        "tasks.stacking.tasks: plot_extended",
+    ]
 
 
 def test_the_simulated_release_is_one_that_the_inventory_and_the_store_understand(tmp_path):
