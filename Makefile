@@ -5,7 +5,7 @@ PY := .venv/bin/python
 AT := $(if $(ROOT),--root $(ROOT))
 
 # There are folders of these names: they must be phony.
-.PHONY: docs truth rehearsal
+.PHONY: docs pictures truth rehearsal
 .PHONY: help setup demo test test-long test-faults test-server test-load check lint lock audit measured clean-demo server worker deploy bench
 
 help:  ## what there is
@@ -40,6 +40,9 @@ worker: setup  ## the process that starts the runs that are due, in the backgrou
 
 deploy: setup  ## register the deployments, or bring them up to date
 	@$(PY) -m deployments deploy $(AT)
+
+pictures: setup  ## the pictures of README and docs/, from the demo's pages (needs Chromium)
+	@$(PY) -m scripts.pictures --root demo
 
 docs: setup  ## the documentation site, site/index.html: readable from disk; any warning fails
 	@scripts/setup --docs

@@ -22,6 +22,7 @@ from models.inventory import Inventory
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.telescope import Telescope
+from tasks.archive import complete_release
 from tasks.core.errors import StageError, UserError
 from tasks.core.records import locked
 from tasks.inventory import take_inventory
@@ -157,6 +158,7 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
             files = write_release(run.roots, run.telescope, run.targets)[:1]
         except StageError as error:
             failures.append(error.record("release tables"))
+        tables = files
         years = {int(each.name): each.outcome for each in parts if each.stage == "reduce-year"}
         of_years = {year: told.failures for year, told in years.items() if isinstance(told, RunSummary)}
         way = Way("pages", run.roots)
@@ -164,6 +166,10 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
         index = way.step(write_index_page, run.roots)
         files = (*((index,) if index is not None else ()), *files)
         failures += way.failures
+        try:  # last: it holds the digests of all the others
+            files += complete_release(run.roots, run.telescope, run.settings)[:2] if tables else ()
+        except StageError as error:
+            failures.append(error.record("release.json"))
     return RunSummary(
         title=f"release {run.telescope.name}",
         n_asked=len(parts),

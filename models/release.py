@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from models.base import Record, RelativePath
+from models.provenance import Provenance
 from models.report import REPORTS, Report
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ReleaseGroup",
     "ReleaseKeyword",
     "ReleaseReason",
+    "ReleaseSources",
     "ReleaseStack",
     "ReleaseSummary",
     "ReleaseYear",
@@ -158,6 +160,18 @@ class ReleaseYear(Record):
     n_master_flats: int
 
 
+class ReleaseSources(Record):
+    """The source list of a group, by its own header and columns."""
+
+    group: str
+    file: RelativePath
+    n_sources: int
+    n_crowded: int = Field(description="in crowded parts of the field")
+    filters: str = Field(description="bands")
+    n_gaia: int = Field(description="with an identifier of Gaia")
+    n_ps1: int = Field(description="with an identifier of PS1")
+
+
 class ReleaseReason(Record):
     """Why frames of the groups are in no stack."""
 
@@ -184,8 +198,10 @@ class Release(Report[ReleaseGroup]):
     keywords: tuple[ReleaseKeyword, ...] = ()
     years: tuple[ReleaseYear, ...] = ()
     reasons: tuple[ReleaseReason, ...] = ()
+    sources: tuple[ReleaseSources, ...] = ()
     facts: tuple[ReleaseFact, ...] = ()
     limitations: tuple[str, ...] = Field((), description="what a user should know of these very products")
+    provenance: Provenance | None = Field(None, description="every file of the release, and where it comes from")
 
 
 SCHEMAS: dict[str, type[Report[Any]]] = {**REPORTS, "release": Release}

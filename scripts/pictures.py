@@ -27,11 +27,11 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 _PAGES = {
-    "page_index.jpg": ("stacks/index.html", 1100, 900),
-    "page_M51.jpg": ("stacks/M51/T120/index.html", 1100, 1300),
+    "page_index.jpg": ("stacks/index.html", 1100, 1250),
+    "page_M51.jpg": ("stacks/M51/T120/index.html", 720, 1180),
 }
 """Page and size of the window."""
-_PLOTS = {"M51_rgb.jpg": ("stacks/M51/T120/plots/M51_rgb.png", 700)}
+_PLOTS = {"M51_rgb.jpg": ("stacks/M51/T120/plots/M51_colour.webp", 700)}
 """Picture and longest side, px."""
 
 

@@ -21,6 +21,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -68,19 +69,15 @@ _CONTENTS = {
     "How to": ["new_year", "new_target", "new_telescope", "archive_down", "deployment", "cluster"],
     "The product": ["data_release"],
     "Methods": ["methods", "pipeline_description", "measured", "truth", "rehearsal"],
-    "Commands": [
-        "commands/reduce_year", "commands/stack_target", "commands/build_release", "commands/retry_queries",
-        "commands/inventory", "commands/import_catalog", "commands/doctor", "commands/demo",
-        "commands/simulate_campaign",
-    ],
+    "Commands": ["commands/reduce_year", "commands/stack_target", "commands/build_release", "commands/retry_queries"],
     "Reference": [path.removesuffix(".md") for path in PAGES],
     "About": ["security", "changes"],
 }  # fmt: skip
-"""Pages by the heading they stand under. One that lies in docs/ and not here is a warning, and so an error."""
+"""Pages by the heading they stand under; other commands follow these, other pages stand last."""
 
 
 def measured(names: list[str], file: Path = DOCS / "truth.json") -> str:
-    """A table of figures by name, in that order.
+    """A table of figures by name, in that order; ``BEGINNING *`` stands for all that begin so, and may be none.
 
     Raises
     ------
@@ -88,14 +85,21 @@ def measured(names: list[str], file: Path = DOCS / "truth.json") -> str:
         If one is not among those measured.
     """
     figures = {each["name"]: Figure.model_validate(each) for each in json.loads(file.read_text(encoding="utf-8"))}
-    unknown = [name for name in names if name not in figures]
-    if unknown:
-        raise ValueError(f"{file.name} has no figure {', '.join(map(repr, unknown))}")
-    lines = ["| measured, worst of several campaigns | | goal | reached |", "|---|---|---|---|"]
-    for figure in (figures[name] for name in names):
-        value, reached = f"{figure.value:.3g} {figure.unit}".rstrip(), {None: "", True: "yes", False: "**no**"}
-        lines.append(f"| {figure.name} | {value} | {figure.goal_text} | {reached[figure.reached]} |")
-    return "\n".join(lines) + "\n"
+    lines = []
+    for name in names:
+        found = [
+            each for each in figures if each == name or (name.endswith("*") and each.startswith(name[:-1].rstrip()))
+        ]
+        if not found and not name.endswith("*"):
+            raise ValueError(f"{file.name} has no figure {name!r}")
+        for figure in (figures[each] for each in found):
+            value, reached = f"{figure.value:.3g} {figure.unit}".rstrip(), {None: "", True: "yes", False: "**no**"}
+            lines.append(f"| {figure.name} | {value} | {figure.goal_text} | {reached[figure.reached]} |")
+    if not lines:
+        return f"None of these is among the figures of `docs/{file.name}` yet.\n"
+    return (
+        "\n".join(["| measured, worst of several campaigns | | goal | reached |", "|---|---|---|---|", *lines]) + "\n"
+    )
 
 
 def _linked(text: str, page: Path, source: Path) -> str:
@@ -119,13 +123,23 @@ def _linked(text: str, page: Path, source: Path) -> str:
     return "".join(part if part.startswith("```") else _LINK.sub(said, part) for part in parts)
 
 
-def _contents() -> str:
+def _contents(pages: Iterable[str]) -> str:
+    """The table of contents, hidden on the page itself: the theme shows it beside every page."""
+
     def entry(page: str) -> str:
         return f"{page.removeprefix('commands/')} <{page}>" if page.startswith("commands/") else page
 
+    listed = {page for under in _CONTENTS.values() for page in under} | {"index"}
+    others = sorted(set(pages) - listed)
+    more = {
+        "Commands": [page for page in others if page.startswith("commands/")],
+        "About": [page for page in others if not page.startswith("commands/")],
+    }
     blocks = (
-        "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *map(entry, pages), "```"])
-        for caption, pages in _CONTENTS.items()
+        "\n".join(
+            ["```{toctree}", ":hidden:", f":caption: {name}", "", *map(entry, [*under, *more.get(name, ())]), "```"]
+        )
+        for name, under in _CONTENTS.items()
     )
     return "\n\n".join(blocks) + "\n"
 
@@ -145,7 +159,7 @@ def stage(folder: Path) -> None:
         for page, path in sources.items()
     }  # fmt: skip
     pages |= {Path(page): make() for page, make in PAGES.items()}
-    pages[Path("index.md")] += "\n" + _contents()
+    pages[Path("index.md")] += "\n" + _contents(page.with_suffix("").as_posix() for page in pages)
     for page, text in pages.items():
         target = folder / page
         target.parent.mkdir(parents=True, exist_ok=True)

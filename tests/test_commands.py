@@ -43,8 +43,12 @@ INSTEAD = {
 }
 """Of commands that are none without arguments, change the machine, or take hours: as much as can be done."""
 
-STATUS = {"python -m flows.stack_target NGC7331": 2, "python -m flows.stack_target NGC7331 --dry-run": 2}
-"""No frame of the campaign shows NGC 7331; the page says so."""
+STATUS = {
+    "python -m flows.stack_target NGC7331": {2},
+    "python -m flows.stack_target NGC7331 --dry-run": {2},
+    "python -m scripts.measure --root demo": {0, 1},
+}
+"""Other than 0: no frame of the campaign shows NGC 7331; a goal of the figures is not reached. The pages say so."""
 
 _LINKED = ("bench", "deployments", "docs", "flows", "models", "scripts", "tasks", "tests")
 
@@ -306,5 +310,5 @@ def test_a_page_as_it_is_typed(page, whole, request):
     for number, command in enumerate(sessions()[page]):
         if number in statuses or not command.startswith("apt-get"):
             said = done.stdout.partition(f"@@ {number}\n")[2].partition(f"@@ {number} ")[0]
-            assert statuses.get(number) == STATUS.get(command, 0), f"{command}\n{said}\n{done.stderr[-3000:]}"
+            assert statuses.get(number) in STATUS.get(command, {0}), f"{command}\n{said}\n{done.stderr[-3000:]}"
     assert "Traceback" not in done.stderr

@@ -74,6 +74,8 @@ def test_a_figure_that_was_not_measured_stops_the_build(tmp_path):
     assert measured([name]).count("\n") == 3
     with pytest.raises(ValueError, match=r"truth\.json has no figure 'frames dreamt of'"):
         measured([name, "frames dreamt of"])
+    assert measured(["frames sol*"]) == measured([name])
+    assert measured(["frames dreamt of, *"]) == "None of these is among the figures of `docs/truth.json` yet.\n"
     text = json.dumps([{"name": name, "value": 12.0, "unit": "%", "goal": 98.0, "better": "above"}])
     (tmp_path / "truth.json").write_text(text)
     assert f"| {name} | 12 % | ≥ 98 % | **no** |" in measured([name], tmp_path / "truth.json")

@@ -38,6 +38,7 @@ from tasks.report.release_contents import (
     masters_of,
     psf_facts,
     reasons_left_out,
+    source_rows,
     stage_facts,
     year_rows,
 )
@@ -425,6 +426,7 @@ def gather_release(roots: Roots, telescope: Telescope, targets: Mapping[str, Tar
         ),
         years=year_rows(by_year, masters),
         reasons=reasons_left_out(reported),
+        sources=source_rows(of_group, roots, telescope),
         facts=(
             *psf_facts([each.psf for each in paths], roots.data / "stacks" / f"{telescope.name}_mean_psf.fits"),
             *alignment_facts(grids),

@@ -5,6 +5,7 @@ Nothing here uses how the pipeline came to its numbers: only its files and repor
 
 from models.base import Roots
 from tasks.truth.astrometry import astrometric_figures
+from tasks.truth.catalogue import catalogue_figures, catalogue_rows, catalogue_table
 from tasks.truth.figure import Figure, markdown_table, over_seeds
 from tasks.truth.light import light_figures, true_spiral
 from tasks.truth.masks import mask_figures
@@ -14,7 +15,18 @@ from tasks.truth.psf import psf_figures
 from tasks.truth.scene import Scene
 from tasks.truth.stacks import grid_figures, magnitude_figures, validation_figures
 
-__all__ = ["Figure", "Scene", "markdown_table", "measure_campaign", "measure_stacks", "over_seeds", "true_spiral"]
+__all__ = [
+    "Figure",
+    "Scene",
+    "catalogue_figures",
+    "catalogue_rows",
+    "catalogue_table",
+    "markdown_table",
+    "measure_campaign",
+    "measure_stacks",
+    "over_seeds",
+    "true_spiral",
+]
 
 
 def measure_stacks(scene: Scene) -> tuple[Figure, ...]:

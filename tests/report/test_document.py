@@ -278,6 +278,9 @@ def test_the_files_are_counted_and_weighed(demo, document):
         "stacks/{group}/T120/{group}_{filter}.weight.fits": "stacks/*/T120/*.weight.fits",
         "stacks/{group}/T120/{group}_{filter}_psf.fits": "stacks/*/T120/*_psf.fits",
         "stacks/{group}/T120/{group}_{filter}_ext.fits": "stacks/*/T120/*_ext.fits",
+        "stacks/{group}/T120/{group}_cat.fits": "stacks/*/T120/*_cat.fits",
+        "stacks/{group}/T120/{group}_cat.parquet": "stacks/*/T120/*_cat.parquet",
+        "stacks/{group}/T120/plots/": "stacks/*/T120/plots/*",
         "{year}/T120/reduced/{night}/*.fits": "[0-9]*/T120/reduced/*/*.fits",
         "{year}/T120/reduced/{night}/*.head": "[0-9]*/T120/reduced/*/*.head",
         "{year}/T120/psf/{night}/*.psf": "[0-9]*/T120/psf/*/*.psf",
@@ -288,6 +291,23 @@ def test_the_files_are_counted_and_weighed(demo, document):
         sizes = [path.stat().st_size for path in demo.roots.data.glob(pattern)]
         assert numbers(told[name]) == [len(sizes), round(sum(sizes) / 1e6, 1)], name
     assert told["stacks/T120_mean_psf.fits"].startswith("1 file,")
+
+
+def test_the_source_lists_are_their_tables(demo, document):
+    files = sorted((demo.roots.data / "stacks").glob("*/T120/*_cat.fits"))
+    told = {each["Target"]: each for each in document["Source lists"]}
+    if not files:
+        assert list(told) == ["none"]
+        pytest.skip("this demo was made before there were source lists: the document says there is none")
+    assert len(told) == len(files)
+    for file in files:
+        with fits.open(file) as hdus:
+            row, sources = told[hdus[0].header["OBJECT"]], hdus["SOURCES"].data
+            assert row["Bands"] == hdus[0].header["FILTERS"]
+            assert int(row["Sources"]) == len(sources) > 0
+            assert int(row["Known to Gaia"]) == (sources["GAIA_ID"] != 0).sum()
+            assert int(row["Known to PS1"]) == (sources["PS1_ID"] != 0).sum()
+            assert int(row["In crowded parts"]) == ((sources["FLAGS"] & 16) != 0).sum()
 
 
 def test_limitations_name_the_stacks_they_are_true_of(demo, text):
