@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.page_stages import PAGES_REPLACED
 from bench.release import SIDE
 from models.astrometry import Alignment, IndexSet
 from models.base import FileRef, Roots
@@ -431,7 +430,6 @@ REPLACED: dict[str, dict[str, Any]] = {
         "plot_stack": plot_stack,
         "plot_rgb": plot_rgb,
     },
-    **PAGES_REPLACED,
     "tasks.pages.tasks": {
         "pictures_of_stack": pictures_of_stack,
         "_plots": plots,

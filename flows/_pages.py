@@ -18,7 +18,8 @@ from models.page import GroupPictures, PageFrame, Picture, StackPictures, StackP
 from models.run import RunContext
 from models.stack import Stack
 from models.target import Target
-from tasks.core.records import recording
+from tasks.core.cache import recorded
+from tasks.core.records import NOTHING, recording
 from tasks.pages import group_frames, page_frame, write_year_page
 from tasks.pages.tasks import maps_of_stack, night_timeline, pictures_of_group, stack_plots
 from tasks.report import read_years
@@ -154,6 +155,11 @@ def _written(
     return page, (*troubles, *way.failures)
 
 
+def _undrawn(night: str, year: int) -> FrameFailure:
+    again = f"run python -m flows.reduce_year {year}"
+    return FrameFailure(file=night, stage="timeline", reason="it is not on record", remedy=again)
+
+
 def year_page(
     year: int,
     records: Sequence[FrameRecord],
@@ -206,7 +212,7 @@ def year_pages(failures: Mapping[int, Sequence[FrameFailure]], run: RunContext) 
         results: dict[str, object] = {}
         with recording(run.roots, run.refresh, run.started):
             for night, mine in _nights(frames).items():
-                way = Way(night, run.roots)
-                results[night] = way.step(night_timeline, night, mine, run.telescope.name, run.roots) or way.failures[0]
+                made = recorded(night_timeline, night, mine, run.telescope.name, run.roots)
+                results[night] = made if made is not NOTHING else _undrawn(night, year)
         troubles += _written(year, frames, results, others, run)[1]
     return troubles
