@@ -75,7 +75,7 @@ def ours(folder: str, kind: str) -> Work:
 def theirs(folder: str, kind: str) -> Work:
     """The same with ccdproc on the same frames: a clip about the median, or the median of scaled frames."""
     import astropy.units as u
-    import ccdproc  # type: ignore[import-untyped,unused-ignore]
+    import ccdproc
     from astropy.nddata import CCDData
 
     from models.settings import BiasSettings

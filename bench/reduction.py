@@ -40,7 +40,7 @@ def ours(folder: str) -> Work:
 def theirs(folder: str) -> Work:
     """The same steps with ccdproc, cosmic rays by astroscrappy's L.A.Cosmic; bleeds and trails not looked for."""
     import astropy.units as u
-    import ccdproc  # type: ignore[import-untyped,unused-ignore]
+    import ccdproc
     from astropy.nddata import CCDData
 
     run, ready = here(folder)
