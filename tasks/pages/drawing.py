@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import TightLayoutEngine
 from PIL import Image
 
 from models.base import Roots
@@ -72,10 +73,14 @@ def band_style(band: str) -> tuple[str, str]:
 
 
 @contextmanager
-def drawing(width: float, height: float) -> Iterator[Figure]:
-    """A figure of so many inches in the pages' look; build and `save_svg` inside."""
+def drawing(width: float, height: float, above: float = 0.0) -> Iterator[Figure]:
+    """A figure of so many inches in the pages' look, some of them free above; build and `save_svg` inside.
+
+    Matplotlib's constrained layout has two solutions for one plot, a tenth of a pixel apart, and takes either.
+    """
     with _lock, rc_context({**_LOOK, "font.family": matplotlib.rcParamsDefault["font.family"]}):
-        yield Figure(figsize=(width, height), layout="constrained")
+        layout = TightLayoutEngine(pad=0.6, rect=(0.0, 0.0, 1.0, 1.0 - above / height))
+        yield Figure(figsize=(width, height), layout=layout)
 
 
 def faint_grid(axes: Axes) -> None:

@@ -16,6 +16,9 @@ from tasks.pages.drawing import GREY, INK, ORANGE, band_style, drawing, faint_gr
 __all__ = ["group_timeline", "night_timeline"]
 
 _MOST_LABELS = 24
+_LEGEND = 0.25
+"""Inches above the axes."""
+
 _USED = ("used", "reduced")
 
 
@@ -71,7 +74,7 @@ def group_timeline(group: str, frames: Sequence[PageFrame], path: Path, roots: R
     if not frames:
         return None
     places, strips = _strips(frames)
-    with drawing(7.6, 4.4) as figure:
+    with drawing(7.6, 4.4, above=_LEGEND) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         _points(upper, frames, places, "seeing_arcsec", label=True)
         _points(lower, frames, places, "zp", label=False)
@@ -87,7 +90,7 @@ def group_timeline(group: str, frames: Sequence[PageFrame], path: Path, roots: R
         steep = len(shown) > 5
         lower.tick_params(axis="x", rotation=90 if steep else 0, length=0)
         lower.set_xlim(0.0, strips[-1][1])
-        figure.legend(loc="outside upper center", ncols=9, handletextpad=0.1, columnspacing=1.2)
+        figure.legend(loc="upper center", ncols=9, handletextpad=0.1, columnspacing=1.2)
         seeing = [frame.seeing_arcsec for frame in frames if frame.seeing_arcsec is not None]
         points = [frame.zp for frame in frames if frame.zp is not None]
         alt = (
@@ -107,7 +110,7 @@ def night_timeline(night: str, frames: Sequence[PageFrame], path: Path, roots: R
     hours = {frame.label: (frame.mjd - start) * 24.0 for frame in frames}
     words = {"reduced": "solved"}
     counts = {words.get(name, name): sum(frame.status == name for frame in frames) for name in _LANES}
-    with drawing(7.6, 4.6) as figure:
+    with drawing(7.6, 4.6, above=_LEGEND) as figure:
         bars, points, seeing = figure.subplots(3, 1, sharex=True, height_ratios=(1.3, 1.0, 1.0))
         for band in sorted({frame.filter for frame in frames}, key=str.casefold):
             colour, marker = band_style(band)
@@ -145,7 +148,7 @@ def night_timeline(night: str, frames: Sequence[PageFrame], path: Path, roots: R
             lambda hour, _: f"{int(first + hour) % 24:02d}:{round(hour % 1 * 60) % 60:02d}"
         )
         seeing.set_xlabel("UTC")
-        figure.legend(loc="outside upper center", ncols=9, handletextpad=0.2, columnspacing=1.2)
+        figure.legend(loc="upper center", ncols=9, handletextpad=0.2, columnspacing=1.2)
         became = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         alt = f"Timeline of the night {night}: {len(frames)} frames ({became}), {len(flagged)} with quality flags"
         return save_svg(figure, path, alt, roots)

@@ -65,6 +65,7 @@ _STAGE_OF_FUNCTION = {
     "_plots": "plots-of-stack",
     "group_pictures": "pictures-of-group",
     "night_picture": "timeline-of-night",
+    "make_source_list": "source-list",
 }
 
 
@@ -91,6 +92,7 @@ _PRODUCTS: dict[str, Callable[[Any], list[FileRef]]] = {
     "picture-of-stack": lambda made: [made],
     "colour-picture": lambda made: [made] if made is not None else [],
     "sources-of-group": lambda made: [made.map],
+    "source-list": lambda made: [made.fits, made.parquet],
     "extend": lambda made: [made.file, made.sky],
     "finish-extended": lambda made: [made.file],
     "picture-of-extended": lambda made: [made] if made is not None else [],

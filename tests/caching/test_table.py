@@ -234,7 +234,7 @@ def test_validation_radius_changed_so_that_verdicts_change(site):
     (site.roots.data / "pipeline.toml").write_text("[validation]\nmatch_arcsec = 0.1\n")
     ran = site.run()
     follows = {"finish-stack": 4, "picture-of-stack": 4, "colour-picture": 2}
-    follows |= {"maps-of-stack": 4, "pictures-of-group": 2}
+    follows |= {"maps-of-stack": 4, "pictures-of-group": 2, "source-list": 2}
     follows |= {"finish-extended": 2, "picture-of-extended": 2}  # of M51, which has one
     assert ran.counts == VALIDATION | follows
 
