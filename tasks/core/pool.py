@@ -25,11 +25,11 @@ __all__ = ["configure_pool", "in_pool", "stop_pool", "work_here"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_PRELOADED = (
-    "tasks.calibration", "tasks.quality", "tasks.astrometry", "tasks.photometry", "tasks.psf", "tasks.stacking",
-    "tasks.validation",
-)  # fmt: skip
-"""Imported once, before the workers are forked, instead of by each of them: 2 s of processor time a worker."""
+_PRELOADED = ("tasks.calibration", "tasks.quality", "tasks.astrometry")
+"""Imported once, before the workers are forked, instead of by each of them.
+
+Only what leaves Matplotlib alone, which would look for its settings before the run has said where they are.
+"""
 
 _lock = threading.RLock()  # a signal handler may come while it is held
 _pool: ProcessPoolExecutor | None = None

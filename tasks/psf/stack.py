@@ -49,8 +49,6 @@ _EVEN = (0.85, 1.2)
 _EVEN_CORE_FWHM, _EVEN_WINGS_FWHM = 1.0, 2.5
 _MAX_UNEVEN_WINGS = 0.15
 _MIN_EVEN_STARS = 8
-_CORNER = 0.55
-_MIN_NEAR_STARS = 10
 _INCOMPLETE = 16
 """SExtractor's flag of an object whose aperture data are incomplete."""
 _REMEDY = "look at the stack: are its frames aligned, and are there stars on it?"
@@ -113,7 +111,6 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
                 log.with_name(f"{log.name}_extraction.log"),
             )  # fmt: skip
             objects = _leave_out_uneven(catalogue, weight, width, settings)
-            objects = _leave_out_far(catalogue, objects, bad, width, settings)
             stars = _stars(objects, settings, width)
             measured = _median_width(image, bad, stars, settings.size_px)
             if measured is None or abs(measured / width - 1) < 0.1:
@@ -192,34 +189,9 @@ def _leave_out_uneven(catalogue: Path, weight: FloatArray, width: float, setting
     )
     if candidates(objects[even], settings) < _MIN_EVEN_STARS:
         return objects
-    return _flagged(catalogue, ~even)
-
-
-def _leave_out_far(
-    catalogue: Path, objects: fits.FITS_rec, bad: BoolArray, width: float, settings: PsfSettings
-) -> fits.FITS_rec:
-    """Flags stars near the corners where so few are left that the model is the same all over the field.
-
-    It is to hold in the middle, and the brightest stars weigh most: one in a corner would lend it its coma. Nothing is
-    flagged where fewer than ten candidates would remain.
-    """
-    if not _MIN_NEAR_STARS <= _stars(objects, settings, width).x.size < _STARS_FOR_DEGREE[1]:
-        return objects
-    rows, columns = np.nonzero(~bad)
-    middle = (columns.min() + columns.max()) / 2 + 1, (rows.min() + rows.max()) / 2 + 1
-    half = np.hypot(np.ptp(columns), np.ptp(rows)) / 2
-    away = np.hypot(np.asarray(objects["XWIN_IMAGE"]) - middle[0], np.asarray(objects["YWIN_IMAGE"]) - middle[1])
-    near = away <= _CORNER * half
-    if _stars(objects[near], settings, width).x.size < _MIN_NEAR_STARS:
-        return objects
-    return _flagged(catalogue, ~near)
-
-
-def _flagged(catalogue: Path, which: BoolArray) -> fits.FITS_rec:
-    """The catalogue's sources, some of them flagged, in the file as well, from which PSFEx chooses."""
     with fits.open(catalogue, mode="update", memmap=False) as hdus:
         # FLAGS and not IMAFLAGS_ISO: where PSFEx looks for the stars' typical width it heeds the former alone.
-        hdus["LDAC_OBJECTS"].data["FLAGS"][which] |= _INCOMPLETE
+        hdus["LDAC_OBJECTS"].data["FLAGS"][~even] |= _INCOMPLETE
     return read_objects(catalogue)
 
 

@@ -20,9 +20,14 @@ CHANGES = {
         "",
         "\n\ndef _never_called() -> int:\n    return 7\n",
         {
-            "tie-to-ps1": 2, "validate": 2, "validation-plot": 2, "plots-of-stack": 2,
+            "tie-to-ps1": 2,
+            "validate": 2,
+            "validation-plot": 2,
+            "plots-of-stack": 2,
             # Drawn by modules that import the plots'.
-            "maps-of-stack": 2, "pictures-of-group": 1, "timeline-of-night": 2,
+            "maps-of-stack": 2,
+            "pictures-of-group": 1,
+            "timeline-of-night": 2,
         },  # fmt: skip
     ),
     "a docstring and a comment": ("tasks/quality/measure.py", '"""', '"""Other words. ', NOTHING_RAN),

@@ -180,7 +180,10 @@ def test_what_a_model_computes_counts_and_its_fields_do_not(monkeypatch, tmp_pat
 def cached_tasks():
     import importlib as imports
 
-    subjects = ("astrometry", "calibration", "photometry", "psf", "quality", "report", "stacking", "validation")
+    subjects = (
+        "astrometry", "calibration", "pages", "photometry", "psf", "quality", "report", "sourcelists", "stacking",
+        "validation",
+    )  # fmt: skip
     for subject in subjects:
         for value in vars(imports.import_module(f"tasks.{subject}.tasks")).values():
             if isinstance(value, Task) and isinstance(value.cache_policy, cache.ByContent):

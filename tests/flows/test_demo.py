@@ -85,6 +85,7 @@ FIGURES = (
     "PSF image (median), EE50 against the frames' profiles, worst",
     "PSF image (median), EE50 against the stars' growth curves, worst",
     "PSF image (median), ellipticity against the frames' profiles, worst",
+    "PSF image (median), ellipticity against the stars', as a vector, worst",
     "PSF image, abs(sum - 1), worst",
     "PSF image, centroid off the centre, worst",
     "PSF image, abs(PIXSCALE - 0.770)",
