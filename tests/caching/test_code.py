@@ -28,7 +28,7 @@ CHANGES = {
             "maps-of-stack": 2,
             "pictures-of-group": 1,
             "timeline-of-night": 2,
-        },  # fmt: skip
+        },
     ),
     "a docstring and a comment": ("tasks/quality/measure.py", '"""', '"""Other words. ', NOTHING_RAN),
 }
