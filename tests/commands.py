@@ -71,6 +71,7 @@ def found(page: Path) -> tuple[list[str], list[str]]:
 
 
 _MAKE = {
+    "make bench": DRY,
     "make bench SUBJECTS=holding": DRY,
     "make clean-demo": DRY,
     "make demo": SLOW,
