@@ -61,7 +61,7 @@ from models.stack import (
     StackValidation,
     stack_paths,
 )
-from models.target import Target
+from models.target import Target, load_targets
 from models.telescope import Telescope
 from tasks.core.files import ref, writing
 
@@ -317,11 +317,24 @@ def _picture(stack: Stack, suffix: str, size: int, roots: Roots) -> FileRef:
     return ref(path, roots)
 
 
+def _stack_cards(stack: Stack) -> list[tuple[str, str]]:
+    """What the release's tables read: where the stack lies, and of what it is."""
+    place, step, middle = load_targets()[stack.group], 0.77 / 3600, (SIDE + 1) / 2
+    numbers = {
+        "CRVAL1": place.ra, "CRVAL2": place.dec, "CRPIX1": middle, "CRPIX2": middle,
+        "CD1_1": -step, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": step,
+    }  # fmt: skip
+    words = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "OBJECT": stack.group, "FILTER": stack.filter}
+    return [(key, f"{value:>20.12G}") for key, value in numbers.items()] + [
+        (key, f"'{value:<8}'") for key, value in words.items()
+    ]
+
+
 def measure_and_finish(stack: Stack, psf: StackPsf | None, validation: StackValidation | None, roots: Roots) -> Stack:
     paths = stack_paths(stack.group, stack.telescope, stack.filter, roots)
-    seed = f"{stack.group}_{stack.filter}"
-    _fits(paths.image, seed)
-    _fits(paths.weight, f"{seed} weight")
+    seed, cards = f"{stack.group}_{stack.filter}", _stack_cards(stack)
+    _fits(paths.image, seed, cards)
+    _fits(paths.weight, f"{seed} weight", cards)
     return stack.model_copy(
         update={
             "image": ref(paths.image, roots),

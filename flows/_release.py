@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,13 +26,19 @@ from models.telescope import Telescope
 from tasks.archive import complete_release
 from tasks.core.errors import StageError, UserError
 from tasks.core.records import locked
+from tasks.core.unchanged import made_before, unless_unchanged
 from tasks.inventory import take_inventory
 from tasks.pages import write_index_page
-from tasks.report import write_release, write_schemas
+from tasks.report import software_versions, write_release, write_schemas
 
 __all__ = ["Part", "ReleaseProgress", "describe_release", "exit_status", "part", "release_summary", "years_of"]
 
 Piece = TypeVar("Piece")
+
+
+_PLACES = {"data_root", "raw_root", "workers"}
+"""Settings that say where and with how many hands, not what."""
+_TOOLS = ("solve-field", "source-extractor", "scamp", "SWarp", "psfex")
 
 
 class Part:
@@ -148,28 +155,54 @@ def part(name: str, stage: str, run: RunContext, work: Callable[[], State[Any]])
     return Part(name, stage, as_failure(error, name, stage, run.roots))
 
 
+def _looked_at(run: RunContext) -> list[Path]:
+    """All that the release's tables, coverage and digests are made of."""
+    data = run.roots.data
+    found = [*(data / "stacks").rglob("*"), *data.glob(f"[0-9]*/{run.telescope.name}/**/*")]
+    return [path for path in found if path.is_file()]
+
+
+def _besides(run: RunContext) -> str:
+    """What else they depend on: profile, targets, settings, versions."""
+    settings = run.settings.model_dump(mode="json", exclude=_PLACES)
+    parts = [run.telescope.model_dump(mode="json"), settings, software_versions(_TOOLS)]
+    parts += [{name: target.model_dump(mode="json") for name, target in sorted(run.targets.items())}]
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _tables_and_provenance(run: RunContext) -> tuple[Path, ...]:
+    """Tables, ObsCore, MOCs, and every product's digest and provenance; what people look for first."""
+    page, *tables = write_release(run.roots, run.telescope, run.targets)
+    index, obscore, *maps = complete_release(run.roots, run.telescope, run.settings)
+    return (page, index, obscore, *maps, *(each for each in tables if each != index))
+
+
 def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
     """The index page over all groups, the release's tables, and the release in numbers."""
     failures = [each.failure for each in parts if each.failure is not None]
     files: tuple[Path, ...] = ()
     with locked(run.roots, STACK_REPORTS):
         write_schemas(run.roots.data / "schemas")
+        name = f"release_{run.telescope.name}"
         try:
-            files = write_release(run.roots, run.telescope, run.targets)[:1]
+            if not made_before(run.roots, name):  # the index links to them
+                write_release(run.roots, run.telescope, run.targets)
         except StageError as error:
             failures.append(error.record("release tables"))
-        tables = files
         years = {int(each.name): each.outcome for each in parts if each.stage == "reduce-year"}
         of_years = {year: told.failures for year, told in years.items() if isinstance(told, RunSummary)}
         way = Way("pages", run.roots)
         failures += way.step(year_pages, of_years, run) or []
         index = way.step(write_index_page, run.roots)
-        files = (*((index,) if index is not None else ()), *files)
         failures += way.failures
         try:  # last: it holds the digests of all the others
-            files += complete_release(run.roots, run.telescope, run.settings)[:2] if tables else ()
+            files = unless_unchanged(
+                run.roots, name, lambda: _looked_at(run), _besides(run), lambda: _tables_and_provenance(run)
+            )[:3]
         except StageError as error:
-            failures.append(error.record("release.json"))
+            if not any(each.file == "release tables" for each in failures):
+                failures.append(error.record("release tables"))
+        files = (*((index,) if index is not None else ()), *files)
     return RunSummary(
         title=f"release {run.telescope.name}",
         n_asked=len(parts),
