@@ -6,44 +6,27 @@ machine; and with trivial stages, where hardly anything but the orchestration is
 
 from __future__ import annotations
 
-import shutil
 from statistics import median
 from typing import Any
 
+from bench.campaign import YEAR, campaign
 from bench.figures import Figure, machine
 from bench.place import Place, reset
 from bench.processes import Server, server
 from bench.release import Plan
 from models.base import Roots
-from models.simulation import SimulationOptions
 from tasks.inventory import take_inventory
-from tasks.simulation import simulate_campaign
 
 __all__ = ["measure"]
 
-_YEAR, _GOAL = 2025, 0.10
+_GOAL = 0.10
 _WAYS = ("bare", "embedded", "beside a server")
-
-
-def _real(place: Place) -> Roots:
-    """One year of the demo's campaign: M51 and M67."""
-    root = place.folder / "real"
-    if root.exists():
-        shutil.rmtree(root)
-    roots = Roots(data=root, raw=root / "raw")
-    few = place.frames < 100
-    options = SimulationOptions(
-        seed=1, years=(_YEAR,), fields=("M67",) if few else ("M51", "M67"), filters=("g", "r") if few else (),
-        frames=1 if few else 3,
-    )  # fmt: skip
-    simulate_campaign(roots, options, workers=machine()["cores"])
-    return roots
 
 
 def _frames(roots: Roots, telescope: str) -> int:
     from models.telescope import load_telescope
 
-    inventory = take_inventory(roots, load_telescope(telescope, roots.data), [_YEAR])
+    inventory = take_inventory(roots, load_telescope(telescope, roots.data), [YEAR])
     return sum(1 for frame in inventory.frames if frame.kind == "science" and frame.filter is not None)
 
 
@@ -75,7 +58,7 @@ def _take(
     for turn in range(place.repeats):
         for way in _WAYS:
             reset(roots, keep)
-            more = [*options, "--reduce", str(_YEAR)]
+            more = [*options, "--reduce", str(YEAR)]
             name = f"{label}-{way.split()[0]}-{turn}"
             if way == "bare":
                 taken.add(way, place.child(roots, name, "--bare", *more, telescope=telescope)[0])
@@ -125,11 +108,11 @@ def _figures(real: _Taken, trivial: _Taken) -> list[Figure]:
 
 def measure(place: Place) -> list[Figure]:
     """Both comparisons, each way in turns."""
-    real = _real(place)
+    real = campaign(place, "real")
     n_real = _frames(real, "T120")
     of_real = _take(place, real, "real", "T120", n_real, ("raw", "catalogs", ".prefect"), ())
     n = max(12, place.frames // 10)
-    trivial = place.release("trivial", Plan(n, (_YEAR,), min(8, n)))
+    trivial = place.release("trivial", Plan(n, (YEAR,), min(8, n)))
     of_trivial = _take(
         place, trivial, "trivial", "BENCH", n, ("raw", "catalogs", "telescopes", ".prefect"), ("--simulated",)
     )

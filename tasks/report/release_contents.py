@@ -139,11 +139,13 @@ def psf_facts(files: Sequence[Path], mean: Path) -> tuple[ReleaseFact, ...]:
         The telescope's mean PSF; may be absent.
     """
     headers, sums = [], []
+    unreadable: list[str] = []
     for path in files:
         try:
             with quiet_fits():
                 data, header = fits.getdata(path, header=True)
         except OSError:
+            unreadable.append(path.name)
             continue
         headers.append(header)
         sums.append(float(np.sum(data, dtype=np.float64)))
@@ -177,6 +179,8 @@ def psf_facts(files: Sequence[Path], mean: Path) -> tuple[ReleaseFact, ...]:
         told = "its header does not say how it was made"
         if how is not None and number is not None and width is not None:
             told = f"{str(how).lower()} of {number} frames' PSFs, FWHM {width:.2f} arcsec"
+    if unreadable:
+        facts.append(fact("unreadable", "PSF images that cannot be read", ", ".join(unreadable)))
     facts.append(fact("mean", f"Mean PSF, {mean.name}", told))
     return tuple(facts)
 
