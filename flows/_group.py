@@ -12,13 +12,14 @@ from flows import STATUS_OK
 from flows._cli import say
 from flows._frame import known_field
 from flows._pages import draw_group
-from flows._progress import RunProgress
+from flows._progress import Begun, RunProgress
 from flows._sky import sky_of, sky_of_run, target_named
+from flows._sources import end_sources, with_sources
 from flows._way import Way, as_failure
 from models.astrometry import Alignment
-from models.base import Record, Roots
+from models.base import FileRef, Record, Roots
 from models.field import FieldCatalogs
-from models.frame import ColourTerm, FrameFailure, FrameRecord, Rejected
+from models.frame import ColourTerm, FrameFailure, FramePsf, FrameRecord, Rejected, SolvedFrame
 from models.report import PhotometryCheckRow, StackPsfRow, StackRow
 from models.run import RunContext, RunSummary
 from models.settings import Settings
@@ -99,9 +100,20 @@ def _why_not(record: FrameRecord, target: Target, run: RunContext) -> tuple[str,
         return f"{failure.stage}: {failure.reason}", failure.pending
     if record.calibrated is None:
         return "its zero point was never asked for; run reduce_year again", False
-    if record.reduced is None or not is_current(record.reduced.file, run.roots):
-        return f"its reduced file is gone or changed; run python -m flows.reduce_year {record.raw.year}", False
+    for what, file in _read_by_stacks(record.solved, record.psf).items():
+        if not is_current(file, run.roots):
+            return f"its {what} is gone or changed; run python -m flows.reduce_year {record.raw.year}", False
     return None
+
+
+def _read_by_stacks(solved: SolvedFrame, psf: FramePsf | None) -> dict[str, FileRef]:
+    """Files of a frame that its group's stages read. A stage that lacks one leaves the frame out, or fails."""
+    found = {
+        "reduced file": solved.reduced.file,
+        "source table": solved.measured.sources,
+        "plate solution": solved.solution.wcs,
+    }
+    return found | ({"catalogue for SCAMP": psf.catalogue} if psf else {})
 
 
 def _of_one_binning(members: list[FrameRecord]) -> tuple[list[FrameRecord], list[tuple[FrameRecord, str]]]:
@@ -329,10 +341,11 @@ def report_group(
     alignment: Alignment,
     selections: Sequence[Selection],
     finished: Sequence[object],
+    listing: Begun,
     run: RunContext,
     progress: RunProgress,
 ) -> RunSummary:
-    """Write the group's rows, the mean PSF and the page; sum the group up."""
+    """Write the group's rows, the mean PSF and, when the sources are listed, the page; sum the group up."""
     chosen = [selection for selection in selections if selection.chosen]
     made = {
         selection.filter: as_failure(result, f"{target.name}_{selection.filter}", "stack", run.roots)
@@ -374,10 +387,12 @@ def report_group(
     left_out = [rejected for row in rows for rejected in row.rejected]
     every = [*frames.members, *frames.others]
     drawn = draw_group(target, stacks, every, left_out, catalogs, frames.colour_terms, run, progress)
+    sources = end_sources(listing, target.name, run, progress)  # measured beside the drawing; the page links to it
+    shown = [*failures, sources] if isinstance(sources, FrameFailure) else failures
     way = Way(f"page of {target.name}", run.roots)
     page = way.step(
         write_group_page,
-        target, stacks, left_out, failures, alignment.notes, run.roots, run.telescope,
+        target, stacks, left_out, shown, alignment.notes, run.roots, run.telescope,
         frames=drawn.frames, maps=drawn.maps, plots=drawn.plots, pictures=drawn.pictures, troubles=drawn.troubles,
     )  # fmt: skip
     for picture in drawn.every:
@@ -388,7 +403,7 @@ def report_group(
     with locked(run.roots, STACK_REPORTS):
         index = way.step(write_index_page, run.roots)
     failures += [*drawn.troubles, *way.failures]
-    return RunSummary(
+    summary = RunSummary(
         title=f"{target.name} {run.telescope.name}",
         n_asked=len(rows),
         n_made=len(stacks),
@@ -402,6 +417,7 @@ def report_group(
         figures=_figures(target, frames, alignment, stacks),
         files=tuple(path.relative_to(run.roots.data).as_posix() for path in (page, index) if path is not None),
     )
+    return with_sources(summary, sources)
 
 
 _ALIGNED_BY = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
@@ -34,7 +35,7 @@ from tasks.core.cache import known
 from tasks.core.errors import StageError
 from tasks.core.records import NOTHING
 
-__all__ = ["Begun", "RunProgress", "Stage"]
+__all__ = ["Begun", "Link", "RunProgress", "Stage"]
 
 _RELATIONS = 10_000
 
@@ -54,6 +55,19 @@ def _as_it_is(call: Sequence[Any], on_threads: bool) -> Sequence[Any]:
     if on_threads or (context is not None and isinstance(context.task_runner, ThreadPoolTaskRunner)):
         return [quote(argument) for argument in call]
     return call
+
+
+def _as_it_came(_: int, result: Any) -> Sequence[Any]:
+    return (result,)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A task of a chain: under which name it is shown, and its arguments, from a piece's number and what came of it."""
+
+    name: str
+    work: Task[..., Any]
+    call: Callable[[int, Any], Sequence[Any]] = _as_it_came
 
 
 @dataclass
@@ -185,41 +199,56 @@ class RunProgress:
         return _all_well(self.end(name, begun))
 
     def each(self, name: str, work: Task[..., Any], calls: Iterable[Sequence[Any]]) -> list[Any]:
-        """A task for each of its calls, a few at a time (`_in_flight`); results as `end` gives them.
+        """A task for each of its calls, a few at a time (`_in_flight`); results as `end` gives them."""
+        return self.chain(list(calls), Link(name, work))[0]
 
-        What Prefect keeps of a task run that waits, and of its messages to the server, would grow with the number of
-        frames: 336 MB per 1000 frames (`python -m bench flat`).
+    def chain(self, calls: Sequence[Sequence[Any]], *links: Link) -> list[list[Any]]:
+        """Tasks that follow one another, for each call of the first: a piece never waits for the others' stages.
+
+        A few task runs are under way at a time (`_in_flight`): what Prefect keeps of one that waits, and of its
+        messages to the server, would grow with the number of frames: 336 MB per 1000 frames (`python -m bench flat`).
+
+        Returns
+        -------
+        list of list
+            For each link its results in the order of the calls, errors as exceptions among them.
         """
-        calls = list(calls)
-        results: list[Any] = []
-        under_way: dict[PrefectFuture[Any], int] = {}
+        results: list[list[Any]] = [[None] * len(calls) for _ in links]
+        ready = deque((0, number, call) for number, call in enumerate(calls))
+        under_way: dict[PrefectFuture[Any], tuple[int, int]] = {}
         ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
         pace = Pace()
-        with self.stage(name, len(calls)) as stage:
+        with ExitStack() as bars:
+            stages = [bars.enter_context(self.stage(link.name, len(calls))) for link in links]
+
+            def note(at: int, number: int, result: Any) -> None:
+                results[at][number] = result
+                self._note(links[at].name, number, result)
+                if at + 1 < len(links):
+                    ready.append((at + 1, number, links[at + 1].call(number, result)))
 
             def take() -> None:
                 future = ended.get()
-                number = under_way.pop(future)
-                results[number] = future.result(raise_on_failure=False)
-                self._note(name, number, results[number])
+                at, number = under_way.pop(future)
+                note(at, number, future.result(raise_on_failure=False))
                 pace.one_ended()
-                stage()
+                stages[at]()
                 _forget_relations()
 
-            for call in calls:
-                results.append(_known(work, call))
-                if results[-1] is not NOTHING:
-                    self._note(name, len(results) - 1, results[-1])
-                    stage.as_recorded()
-                    continue
-                while len(under_way) >= _in_flight():
+            while ready or under_way:
+                if not ready or len(under_way) >= _in_flight():
                     take()
+                    continue
+                at, number, call = ready.popleft()
+                known = _known(links[at].work, call)
+                if known is not NOTHING:
+                    note(at, number, known)
+                    stages[at].as_recorded()
+                    continue
                 pace.wait()
-                future = work.submit(*_as_it_is(call, on_threads=False))
-                under_way[future] = len(results) - 1
+                future = links[at].work.submit(*_as_it_is(call, on_threads=False))
+                under_way[future] = (at, number)
                 future.add_done_callback(ended.put)
-            while under_way:
-                take()
         return results
 
     def must_each(self, name: str, work: Task[..., Any], calls: Iterable[Sequence[Any]]) -> list[Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +14,9 @@ from flows._cli import say
 from flows._compressed import compress_release
 from flows._group import STACK_REPORTS, describe_groups, groups_seen
 from flows._pages import year_pages
+from flows._parts import Part
 from flows._tally import ProgressArtifact, Tally
+from flows._untouched import besides
 from flows._way import Way, as_failure
 from flows._year import describe_years
 from models.frame import FrameFailure
@@ -31,55 +31,11 @@ from tasks.core.records import locked
 from tasks.core.unchanged import made_before, unless_unchanged
 from tasks.inventory import take_inventory
 from tasks.pages import write_index_page
-from tasks.report import software_versions, write_release, write_schemas
+from tasks.report import write_release, write_schemas
 
-__all__ = ["Part", "ReleaseProgress", "describe_release", "exit_status", "part", "release_summary", "years_of"]
+__all__ = ["ReleaseProgress", "describe_release", "exit_status", "part", "release_summary", "years_of"]
 
 Piece = TypeVar("Piece")
-
-
-_PLACES = {"data_root", "raw_root", "workers"}
-"""Settings that say where and with how many hands, not what."""
-_TOOLS = ("solve-field", "source-extractor", "scamp", "SWarp", "psfex")
-
-
-class Part:
-    """A year or a group of the release, and what became of it."""
-
-    def __init__(self, name: str, stage: str, outcome: RunSummary | FrameFailure) -> None:
-        self.name, self.stage, self.outcome = name, stage, outcome
-
-    @property
-    def failure(self) -> FrameFailure | None:
-        """Why nothing came of it; None if something did, or if there is only too little to stack."""
-        if isinstance(self.outcome, FrameFailure):
-            return self.outcome
-        if not self.outcome.failed or all(each.stage == "selection" for each in self.outcome.failures):
-            return None
-        worst = [each for each in self.outcome.failures if each.stage != "selection"]
-        return FrameFailure(
-            file=self.name,
-            stage=self.stage,
-            reason=f"nothing was made; {len(worst)} problems, the first: {worst[0].reason}",
-            remedy=worst[0].remedy,
-        )
-
-    @property
-    def pending(self) -> int:
-        """How much of it waits for a catalogue."""
-        return self.outcome.n_pending if isinstance(self.outcome, RunSummary) else int(self.outcome.pending)
-
-    @property
-    def told(self) -> str:
-        """It in a line."""
-        if isinstance(self.outcome, FrameFailure):
-            return f"failed: {self.outcome.reason}"
-        made, asked = self.outcome.n_made, self.outcome.n_asked
-        what = "frames calibrated" if self.stage == "reduce-year" else "stacks"
-        left_out = Counter(each.pending for each in self.outcome.failures)
-        notes = [f"{self.pending} pending"] if self.pending else []
-        notes += [f"{left_out[False]} left out or incomplete"] if left_out[False] else []
-        return f"{made} of {asked} {what}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 class ReleaseProgress:
@@ -168,14 +124,6 @@ def _looked_at(run: RunContext) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _besides(run: RunContext) -> str:
-    """What else they depend on: profile, targets, settings, versions."""
-    settings = run.settings.model_dump(mode="json", exclude=_PLACES)
-    parts = [run.telescope.model_dump(mode="json"), settings, software_versions(_TOOLS)]
-    parts += [{name: target.model_dump(mode="json") for name, target in sorted(run.targets.items())}]
-    return json.dumps(parts, sort_keys=True, default=str)
-
-
 def _tables_and_provenance(run: RunContext) -> tuple[Path, ...]:
     """Tables, ObsCore, MOCs, and every product's digest and provenance; what people look for first."""
     obscore, *maps = write_sky(run.roots, run.telescope)
@@ -204,7 +152,7 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
         failures += [*way.failures, *compress_release(run)]
         try:  # last: it holds the digests of all the others
             files = unless_unchanged(
-                run.roots, name, lambda: _looked_at(run), _besides(run), lambda: _tables_and_provenance(run)
+                run.roots, name, lambda: _looked_at(run), besides(run), lambda: _tables_and_provenance(run)
             )[:3]
         except StageError as error:
             if not any(each.file == "release tables" for each in failures):

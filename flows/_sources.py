@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows._progress import RunProgress
+from flows._progress import Begun, RunProgress
 from flows._way import as_failure
 from models.field import FieldCatalogs
 from models.frame import FrameFailure
@@ -13,18 +13,22 @@ from models.sourcelist import SourceList, source_list_paths
 from models.stack import Stack
 from tasks.sourcelists.tasks import source_list
 
-__all__ = ["list_sources", "with_sources"]
+__all__ = ["begin_sources", "end_sources", "with_sources"]
 
 
-def list_sources(
+def begin_sources(
     group: str, finished: Sequence[object], catalogs: FieldCatalogs, run: RunContext, progress: RunProgress
-) -> SourceList | FrameFailure | None:
-    """All sources of a group in all bands; None without a stack. What an earlier run made goes if this one fails."""
+) -> Begun:
+    """Begin the list of all sources of a group in all bands; nothing without a stack."""
     stacks = tuple(stack for stack in finished if isinstance(stack, Stack))
-    result: object = None
-    if stacks:
-        call = (stacks, catalogs.gaia, catalogs.ps1, run.roots, run.telescope, run.settings.sources, group)
-        result = progress.each("source list", source_list, [call])[0]
+    call = (stacks, catalogs.gaia, catalogs.ps1, run.roots, run.telescope, run.settings.sources, group)
+    return progress.begin(source_list, [call] if stacks else [])
+
+
+def end_sources(begun: Begun, group: str, run: RunContext, progress: RunProgress) -> SourceList | FrameFailure | None:
+    """The list; None without a stack. What an earlier run made goes if this one fails."""
+    results = progress.end("source list", begun) if begun.results else [None]
+    result: object = results[0]
     if isinstance(result, SourceList):
         return result
     for path in source_list_paths(group, run.telescope.name, run.roots):

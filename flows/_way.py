@@ -20,10 +20,12 @@ from tasks.core.files import safe_name
 from tasks.core.records import recording
 from tasks.core.tools import StoppedError
 
-__all__ = ["Way", "as_failure", "stages"]
+__all__ = ["Way", "as_failure", "is_unforeseen", "stages"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_UNFORESEEN = "unforeseen "
 
 
 def as_failure(error: BaseException, file: str, stage: str, roots: Roots) -> FrameFailure:
@@ -54,9 +56,14 @@ def as_failure(error: BaseException, file: str, stage: str, roots: Roots) -> Fra
     return FrameFailure(
         file=file,
         stage=stage,
-        reason=f"unforeseen {type(error).__name__}: {first}",
+        reason=f"{_UNFORESEEN}{type(error).__name__}: {first}",
         remedy=f"a mistake of the pipeline: {where}",
     )
+
+
+def is_unforeseen(failure: FrameFailure) -> bool:
+    """Whether it is a mistake of ours (`as_failure`), which nothing keeps on record."""
+    return failure.reason.startswith(_UNFORESEEN)
 
 
 @contextmanager

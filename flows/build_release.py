@@ -3,7 +3,8 @@
 python -m flows.build_release
 python -m flows.build_release --root /data/ohp --raw-root /archive/raw
 
-The same work as reduce_year and stack_target, in one run; what is made already is only checked.
+The same work as reduce_year and stack_target, in one run; what is made already is only checked, and where no file,
+setting or program has changed since the last run, that is said and nothing else is done.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from flows._parameters import AllSettings, Refresh, TelescopeName
 from flows._prefect import running, stopping_at_once, without_heartbeat
 from flows._release import ReleaseProgress, part, release_summary, years_of
 from flows._runner import finish
+from flows._untouched import Release
 from flows._year import one_inventory
 from flows.reduce_year import reduce_year
 from flows.stack_target import stack_target
@@ -54,6 +56,9 @@ def build_release(
     run = RunContext.of(telescope, settings, refresh)
     common = (telescope, run.settings, run.refresh)
     with noted(run.roots), running(run.settings.workers), stopping_at_once(), without_heartbeat():
+        release = Release(run)
+        if (known := release.as_it_was()) is not None:
+            return finish(known)
         told = ReleaseProgress(telescope)
         with one_inventory(run) as inventory:
             years = [
@@ -68,6 +73,7 @@ def build_release(
         ]
         summary = release_summary([*years, *groups], run)
         told.end()
+        release.remember([*years, *groups], summary)
         return finish(summary)
 
 

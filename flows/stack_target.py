@@ -7,7 +7,6 @@ python -m flows.stack_target M67 M51 --root /data/ohp --combine weighted
 from __future__ import annotations
 
 import sys
-from itertools import repeat
 
 from flows._cli import STACK_SECTIONS, Command
 
@@ -37,8 +36,8 @@ from flows._pending import noted
 from flows._run import a_run
 from flows._runner import finish, task_runner
 from flows._sky import target_named
-from flows._sources import list_sources, with_sources
-from flows._stack import combine_filters, finish_filter
+from flows._sources import begin_sources
+from flows._stack import stack_filters
 from models.run import RunContext, RunSummary
 
 
@@ -74,14 +73,10 @@ def stack_target(
         selections = select(target, frames, alignment, catalogs, run, progress)
         chosen = [selection for selection in selections if selection.chosen]
         progress.expect("stacks", len(chosen), ("combine", "PSF and validation"), failed=len(selections) - len(chosen))
-        stacked = combine_filters(chosen, run, progress)
-        calls = zip(stacked, repeat(catalogs), repeat(frames.colour_terms), repeat(run))
-        finished = progress.each("PSF and validation", finish_filter, calls)
-        finished = extend_filters(chosen, stacked, finished, run, progress)
-        sources = list_sources(target.name, finished, catalogs, run, progress)
-
-        summary = report_group(target, frames, catalogs, alignment, selections, finished, run, progress)
-        summary = with_sources(summary, sources)
+        stacked = stack_filters(chosen, catalogs, frames.colour_terms, run, progress)
+        finished = extend_filters(chosen, stacked.combined, stacked.finished, run, progress)
+        listing = begin_sources(target.name, finished, catalogs, run, progress)
+        summary = report_group(target, frames, catalogs, alignment, selections, finished, listing, run, progress)
         return finish(noted(summary, run, "stack_target", target.name))
 
 

@@ -177,8 +177,8 @@ def _between_filters(by_filter: dict[tuple[str, str], dict[int, list[FloatArray]
     worst = max(apart, key=lambda pair: apart[pair])
     detail = f"{worst}; {len(apart)} pairs, median {np.median(list(apart.values())):.0f} mas"
     return [
-        Figure(name="position rms between filters of a group, worst pair", value=apart[worst], unit="mas", goal=20.0,
-               bound=40.0, detail=detail)
+        Figure(name="stars between filters of a group, their own noise included, worst pair", value=apart[worst],
+               unit="mas", detail=detail)
     ]  # fmt: skip
 
 

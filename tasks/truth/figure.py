@@ -11,14 +11,15 @@ from pydantic import Field
 
 from models.base import Record
 
-__all__ = ["Figure", "markdown_table", "over_seeds", "robust"]
+__all__ = ["Figure", "markdown_table", "over_seeds", "robust", "weighted_mean", "width_error"]
 
 
 class Figure(Record):
     """A figure of merit with its goal.
 
     `bound` is what a small campaign must reach in the tests: its few frames and stars leave more chance than a goal
-    that is stated for many. Without one it is the goal.
+    that is stated for many. Without one it is the goal. `error` is the measurement's own (one standard deviation),
+    where it counts: of many stacks the worst is off by two or three of them.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Figure(Record):
     bound: float | None = None
     better: Literal["below", "above", "between"] = "below"
     least: float | None = None
+    error: float | None = None
     detail: str = ""
     pulls: tuple[float, ...] = Field((), exclude=True, description="of which `value` is the width about 0")
 
@@ -65,6 +67,21 @@ def robust(values: Sequence[float] | npt.NDArray[np.float64], about: float | Non
     return float(1.4826 * np.median(np.abs(array - centre)))
 
 
+_MAD_EFFICIENCY = 0.37
+"""Of the median absolute deviation of Gaussian values (Hampel 1974, JASA 69, 383)."""
+
+
+def width_error(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
+    """Error of `robust`, of so many values."""
+    return robust(values, 0.0) / float(np.sqrt(2.0 * _MAD_EFFICIENCY * max(len(values), 1)))
+
+
+def weighted_mean(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Mean of (value, error) by inverse variance, and its error."""
+    weight = np.array([error**-2.0 for _, error in values])
+    return float(np.average([value for value, _ in values], weights=weight)), float(weight.sum() ** -0.5)
+
+
 def over_seeds(campaigns: Sequence[Sequence[Figure]]) -> tuple[Figure, ...]:
     """One figure of each name: of several campaigns the worst, with the others' range in the detail.
 
@@ -81,7 +98,7 @@ def over_seeds(campaigns: Sequence[Sequence[Figure]]) -> tuple[Figure, ...]:
         first = figures[0]
         if first.pulls:
             every = [pull for figure in figures for pull in figure.pulls]
-            chosen = first.model_copy(update={"value": robust(every, 0.0)})
+            chosen = first.model_copy(update={"value": robust(every, 0.0), "error": width_error(every)})
         elif first.better == "between" and first.goal is not None and first.least is not None:
             middle = (first.goal + first.least) / 2
             chosen = max(figures, key=lambda figure: abs(figure.value - middle))
@@ -105,6 +122,7 @@ def markdown_table(figures: Sequence[Figure]) -> str:
     lines = ["| figure | measured | goal | reached | |", "|---|---|---|---|---|"]
     for figure in figures:
         reached = "" if figure.reached is None else ("yes" if figure.reached else "**no**")
-        value = f"{_number(figure.value)} {figure.unit}".rstrip()
+        error = "" if figure.error is None else f" ± {_number(figure.error)}"
+        value = f"{_number(figure.value)}{error} {figure.unit}".rstrip()
         lines.append(f"| {figure.name} | {value} | {figure.goal_text} | {reached} | {figure.detail} |")
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from models.frame import FrameRecord
 from models.simulation import TrueFrame
 from tasks.calibration import read_reduced
 from tasks.simulation import SPIRAL, response, to_pixels, true_sources
-from tasks.truth.figure import Figure, robust
+from tasks.truth.figure import Figure, robust, weighted_mean, width_error
 from tasks.truth.scene import Scene, StackImage
 
 __all__ = ["noise_figures"]
@@ -189,6 +189,38 @@ def _smooth_response(seed: int, size: int, year: int, band: str) -> FloatImage:
     return np.asarray(uniform_filter(response(seed, size, year, band), 9), np.float32)
 
 
+def _stack_pulls(of: dict[str, FloatArray], how: str) -> list[Figure]:
+    """Width of all stacks' pulls together, and of the worst stack."""
+    if not of:
+        return []
+    widths = {label: robust(pulls) for label, pulls in of.items()}
+    worst = max(widths, key=lambda label: abs(np.log(widths[label])))
+    every = np.concatenate([of[label] - np.median(of[label]) for label in sorted(of)])
+    said = ", ".join(f"{label} {widths[label]:.2f} ± {width_error(of[label]):.2f}" for label in sorted(of))
+    name = f"pull of the noise in empty apertures, stacks ({how})"
+    return [
+        Figure(name=name, value=robust(every, 0.0), error=width_error(every), unit="", goal=1.1, least=0.9,
+               better="between", bound=1.15, pulls=tuple(every.tolist()), detail=f"{len(every)} apertures"),
+        Figure(name=f"{name}, worst", value=widths[worst], error=width_error(of[worst]), unit="", better="between",
+               detail=said),
+    ]  # fmt: skip
+
+
+def _depths(of: dict[str, tuple[float, float]], how: str) -> list[Figure]:
+    """Of all stacks together, and of the worst."""
+    if not of:
+        return []
+    worst = min(of, key=lambda label: of[label][0])
+    mean, error = weighted_mean(list(of.values()))
+    said = ", ".join(f"{label} {value:.2f} ± {own:.2f}" for label, (value, own) in sorted(of.items()))
+    name = f"depth of stacks ({how}) against ideal weights"
+    return [
+        Figure(name=name, value=mean, error=error, unit="", goal=0.95 if how == "weighted" else None, better="above",
+               bound=0.5, detail=f"mean of {len(of)} stacks"),
+        Figure(name=f"{name}, worst", value=of[worst][0], error=of[worst][1], unit="", better="above", detail=said),
+    ]  # fmt: skip
+
+
 def noise_figures(scene: Scene, every_frame: int = 3) -> list[Figure]:
     """Pulls of the noise of empty apertures on frames and stacks; depth against the ideal; blemishes left.
 
@@ -209,8 +241,8 @@ def noise_figures(scene: Scene, every_frame: int = 3) -> list[Figure]:
                    goal=1.1, least=0.9, better="between", bound=1.15,
                    detail=f"{len(pulls)} frames, {min(pulls):.2f} to {max(pulls):.2f}")
         )  # fmt: skip
-    said: dict[str, float] = {}
-    depth: dict[str, float] = {}
+    said: dict[str, FloatArray] = {}
+    depth: dict[str, tuple[float, float]] = {}
     blemishes: dict[str, float] = {}
     how = ""
     for stack in scene.stacks():
@@ -225,7 +257,8 @@ def noise_figures(scene: Scene, every_frame: int = 3) -> list[Figure]:
             continue
         sums = _above_ring(image, free, centres, radius)
         ideal = _ideal_sigma(stack, scene, centres, radius)
-        depth[stack.label] = 1.0 / robust(sums / ideal)
+        deep = 1.0 / robust(sums / ideal)
+        depth[stack.label] = deep, deep**2 * width_error(sums / ideal)
         correlation = stack.header.get("NOISCORR")
         to_inverse = stack.header.get("INVVAR")
         if correlation is not None and to_inverse is not None:
@@ -233,22 +266,10 @@ def noise_figures(scene: Scene, every_frame: int = 3) -> list[Figure]:
             _, error, _ = sep.sum_circle(
                 image, centres[:, 0], centres[:, 1], radius, var=white.astype(np.float32), subpix=0
             )
-            said[stack.label] = robust(sums / (error * float(correlation)))
+            said[stack.label] = sums / (error * float(correlation))
         pixel = robust(np.asarray(image[free], np.float64))
         blemishes[stack.label] = float(np.count_nonzero(np.abs(image[free]) > _SIGMA * pixel)) / np.count_nonzero(free)
-    if said:
-        figures.append(
-            Figure(name=f"pull of the noise in empty apertures, stacks ({how}), worst",
-                   value=max(said.values(), key=lambda value: abs(np.log(value))), unit="", goal=1.1, least=0.9,
-                   better="between", bound=1.2, detail=", ".join(f"{k} {v:.2f}" for k, v in sorted(said.items())))
-        )  # fmt: skip
-    if depth:
-        worst = min(depth, key=lambda label: depth[label])
-        figures.append(
-            Figure(name=f"depth of stacks ({how}) against ideal weights, worst", value=depth[worst], unit="",
-                   goal=0.95 if how == "weighted" else None, better="above", bound=0.5,
-                   detail=", ".join(f"{k} {v:.2f}" for k, v in sorted(depth.items())))
-        )  # fmt: skip
+    figures += _stack_pulls(said, how) + _depths(depth, how)
     if blemishes:
         worst = max(blemishes, key=lambda label: blemishes[label])
         figures.append(

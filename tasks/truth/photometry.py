@@ -68,7 +68,7 @@ def zero_point_figures(scene: Scene) -> list[Figure]:
 def relative_figures(scene: Scene) -> list[Figure]:
     """Scales of the frames of each stack (``ZPTnnnn`` in its header) against the true ones, free of their mean."""
     scatter: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    squares: dict[str, tuple[float, int]] = {}
     for stack in scene.stacks():
         inputs = scene.inputs(stack)
         used = [stack.header.get(f"ZPT{number:04d}") for number in range(1, len(inputs) + 1)]
@@ -78,15 +78,18 @@ def relative_figures(scene: Scene) -> list[Figure]:
             [float(zp) - true.zero_point for zp, (_, true) in zip(used, inputs, strict=True) if true.zero_point]
         )
         scatter[stack.label] = 1e3 * float(np.std(off - off.mean(), ddof=1))
-        counts[stack.label] = len(off)
+        squares[stack.label] = 1e6 * float(np.sum((off - off.mean()) ** 2)), len(off)
     figures = []
     for name, narrow, goal in (("broad", False, 5.0), ("narrow", True, 10.0)):
         mine = {label: value for label, value in scatter.items() if (label.split()[1] in _NARROW) == narrow}
         if mine:
             worst = max(mine, key=lambda label: mine[label])
-            figures.append(
-                Figure(name=f"relative scale of a stack's frames, {name} bands, worst rms", value=mine[worst],
-                       unit="mmag", goal=goal, bound=2 * goal,
-                       detail=f"{worst}, {counts[worst]} frames; median {np.median(list(mine.values())):.1f}")
-            )  # fmt: skip
+            total, free = sum(squares[label][0] for label in mine), sum(squares[label][1] - 1 for label in mine)
+            name = f"relative scale of a stack's frames, {name} bands"
+            figures += [
+                Figure(name=f"{name}, rms", value=float(np.sqrt(total / free)), unit="mmag", goal=goal, bound=2 * goal,
+                       detail=f"{free + len(mine)} frames of {len(mine)} stacks"),
+                Figure(name=f"{name}, worst stack", value=mine[worst], unit="mmag",
+                       detail=f"{worst}, {squares[worst][1]} frames; median {np.median(list(mine.values())):.1f}"),
+            ]  # fmt: skip
     return figures
