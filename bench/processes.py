@@ -98,6 +98,7 @@ def run(
     environment: dict[str, str] | None = None,
     sample: Callable[[int], tuple[float, float]] | None = None,
     statuses: Sequence[int] = (0,),
+    prefix: Sequence[str] = (),
 ) -> Finished:
     """Run ``python ARGUMENTS`` from the checkout and time it.
 
@@ -109,6 +110,8 @@ def run(
         Called with the process id twice a second while it runs.
     statuses
         Exit statuses that are fine.
+    prefix
+        Put before the command.
 
     Raises
     ------
@@ -120,7 +123,7 @@ def run(
     started = time.perf_counter()
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*prefix, sys.executable, *arguments],
             cwd=REPO, env=environment or clean_environment(), stdin=subprocess.DEVNULL, stdout=sink,
             stderr=subprocess.STDOUT,
         )  # fmt: skip

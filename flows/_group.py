@@ -17,9 +17,9 @@ from flows._sky import sky_of, sky_of_run, target_named
 from flows._sources import end_sources, with_sources
 from flows._way import Way, as_failure
 from models.astrometry import Alignment
-from models.base import Record, Roots
+from models.base import FileRef, Record, Roots
 from models.field import FieldCatalogs
-from models.frame import ColourTerm, FrameFailure, FrameRecord, Rejected
+from models.frame import ColourTerm, FrameFailure, FramePsf, FrameRecord, Rejected, SolvedFrame
 from models.report import PhotometryCheckRow, StackPsfRow, StackRow
 from models.run import RunContext, RunSummary
 from models.settings import Settings
@@ -100,9 +100,20 @@ def _why_not(record: FrameRecord, target: Target, run: RunContext) -> tuple[str,
         return f"{failure.stage}: {failure.reason}", failure.pending
     if record.calibrated is None:
         return "its zero point was never asked for; run reduce_year again", False
-    if record.reduced is None or not is_current(record.reduced.file, run.roots):
-        return f"its reduced file is gone or changed; run python -m flows.reduce_year {record.raw.year}", False
+    for what, file in _read_by_stacks(record.solved, record.psf).items():
+        if not is_current(file, run.roots):
+            return f"its {what} is gone or changed; run python -m flows.reduce_year {record.raw.year}", False
     return None
+
+
+def _read_by_stacks(solved: SolvedFrame, psf: FramePsf | None) -> dict[str, FileRef]:
+    """Files of a frame that its group's stages read. A stage that lacks one leaves the frame out, or fails."""
+    found = {
+        "reduced file": solved.reduced.file,
+        "source table": solved.measured.sources,
+        "plate solution": solved.solution.wcs,
+    }
+    return found | ({"catalogue for SCAMP": psf.catalogue} if psf else {})
 
 
 def _of_one_binning(members: list[FrameRecord]) -> tuple[list[FrameRecord], list[tuple[FrameRecord, str]]]:

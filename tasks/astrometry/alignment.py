@@ -28,7 +28,7 @@ from tasks.astrometry.plate import match_radius, pair_error, verify
 from tasks.astrometry.relative import fit_to_common_stars
 from tasks.astrometry.scamp import ScampInput, run_scamp
 from tasks.astrometry.sources import Sources, gaia_reference, gaia_stars, load_sources
-from tasks.core.errors import StageError
+from tasks.core.errors import StageError, left_out
 from tasks.core.files import ref, safe_name, writing
 from tasks.core.tools import scratch
 
@@ -119,7 +119,7 @@ def align_frames(
         try:
             wcs = read_wcs(record.calibrated.solved, roots)
         except StageError as error:
-            rejected.append(Rejected(file=record.raw.label, reason=error.reason))
+            rejected.append(Rejected(file=record.raw.label, reason=left_out(error)))
             continue
         usable.append(_Frame(record, record.calibrated, wcs))
     if gaia is None:
@@ -137,7 +137,7 @@ def align_frames(
             try:
                 sights[i] = _look(usable[i], gaia, roots, telescope, settings)
             except StageError as error:
-                by_season[i] = Rejected(file=usable[i].record.raw.label, reason=error.reason)
+                by_season[i] = Rejected(file=usable[i].record.raw.label, reason=left_out(error))
         members = [usable[i] for i in sights]
         if not members:
             continue

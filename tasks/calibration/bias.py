@@ -14,7 +14,7 @@ from models.frame import MasterBias, RawFrame, Rejected
 from models.settings import BiasSettings
 from models.telescope import Telescope
 from tasks.calibration.combine import centre_and_noise, clipped_mean, strips
-from tasks.core.errors import StageError
+from tasks.core.errors import StageError, left_out
 from tasks.core.files import ref
 from tasks.core.fitsio import RawImage, open_raw, write_fits
 
@@ -103,7 +103,7 @@ def make_master_bias(
                 image = open_raw(roots.raw / frame.path, _STAGE, frame.shape)
                 good.append((frame, image, *_level(image)))
             except StageError as error:
-                reason = error.reason
+                reason = left_out(error)
         if reason is not None:
             rejected.append(Rejected(file=frame.path, reason=reason))
 

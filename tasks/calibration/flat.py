@@ -16,7 +16,7 @@ from models.frame import MaskBit, MasterBias, MasterFlat, RawFrame, Rejected
 from models.settings import FlatSettings
 from models.telescope import Telescope
 from tasks.calibration.combine import centre_and_noise, median, strips
-from tasks.core.errors import StageError
+from tasks.core.errors import StageError, left_out
 from tasks.core.files import ref
 from tasks.core.fitsio import FloatImage, RawImage, open_raw, quiet_fits, write_fits
 
@@ -132,7 +132,7 @@ def _judge(
         image = open_raw(roots.raw / frame.path, _STAGE, frame.shape)
         data = image.rows()
     except StageError as error:
-        return None, "unreadable", error.reason
+        return None, "unreadable", left_out(error)
     if np.isnan(data).mean() > 0.01:
         return None, "unreadable", "more than 1 % of its pixels are NaN"
     raw_level = float(_median(data[::_SPARSE]))

@@ -24,7 +24,7 @@ from models.base import Roots
 from models.catalog import Cone, StoredCone
 from tasks.catalogs.columns import Catalogue, normalise, schema_of
 from tasks.catalogs.cones import contains, covers
-from tasks.core.errors import StageError
+from tasks.core.errors import GoneError, StageError
 from tasks.core.files import NO_LOCKS, is_current, ref, writing
 
 __all__ = ["find_cone", "read_cone", "store_cone", "stored_cones"]
@@ -222,7 +222,7 @@ def read_cone(stored: StoredCone, roots: Roots, within: Cone | None = None) -> T
             "fetch or import a larger cone",
         )  # fmt: skip
     if not is_current(stored.file, roots):
-        raise StageError("catalogues", f"{path} is gone or is not the table that was stored", remedy)
+        raise GoneError("catalogues", f"{path} is gone or is not the table that was stored", remedy)
     try:
         with fits.open(path, memmap=False) as hdus:
             data = hdus[1].data

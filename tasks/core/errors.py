@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from models.frame import FrameFailure
 
-__all__ = ["StageError", "TransientError", "UserError", "blame", "machine_trouble"]
+__all__ = ["GoneError", "StageError", "TransientError", "UserError", "blame", "left_out", "machine_trouble"]
 
 
 class UserError(Exception):
@@ -105,6 +105,28 @@ def machine_trouble(error: BaseException) -> tuple[str, str] | None:
         if isinstance(each, OSError) and _NO_ROOM in str(each):
             return os.strerror(errno.ENOSPC), _REMEDIES[errno.ENOSPC]
     return None
+
+
+class GoneError(StageError):
+    """What an earlier stage made is not there, or not as it was: true until that stage has run again."""
+
+    of_the_machine = True
+
+
+def left_out(error: StageError) -> str:
+    """Why a stage goes on without one of its inputs.
+
+    Its result is kept: what the machine refused today (a disk that was away, a file that is gone) is no reason for it.
+
+    Raises
+    ------
+    StageError
+        The error itself, if the machine is behind it.
+    """
+    blame(error)
+    if error.of_the_machine:
+        raise error
+    return error.reason
 
 
 class TransientError(StageError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
@@ -14,8 +14,10 @@ from models.base import Roots
 from models.frame import FrameFailure
 from tasks.core.cache import ByContent
 from tasks.core.errors import StageError, TransientError
+from tasks.core.files import is_current
 from tasks.core.ledger import Made, note_made, now
 from tasks.core.pool import in_pool
+from tasks.core.records import products_in
 from tasks.core.tools import ToolFailedError, ToolMissingError
 
 __all__ = ["is_transient", "made", "settled"]
@@ -36,12 +38,20 @@ def settled(file: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwar
     except (TransientError, ToolFailedError, ToolMissingError):
         raise
     except StageError as error:
-        if error.of_the_machine:
+        if error.of_the_machine or _lacked(args, kwargs):
+            error.of_the_machine = True
             raise
         _note("failed", time.monotonic() - started)
         return error.record(file)
     _note("made", time.monotonic() - started)
     return result
+
+
+def _lacked(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a file that a stage was given is not there as it was: when it is back, so is its key."""
+    given = [*args, *kwargs.values()]
+    roots = next((value for value in given if isinstance(value, Roots)), None)
+    return roots is not None and not all(is_current(file, roots) for file in products_in(given))
 
 
 def made(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -11,6 +11,7 @@ from astropy.io import fits
 from models.settings import BiasSettings, FlatSettings
 from tasks.calibration import make_master_bias, make_master_flat
 from tasks.core.errors import StageError
+from tests.privileges import reading_only_what_it_may
 
 from .conftest import GAIN, READ_NOISE, SHAPE, Bench
 
@@ -62,6 +63,24 @@ def test_bias_rejects_with_reasons(bench: Bench) -> None:
     assert "192 x 100" in reasons["small.fit"]
     assert "192 x 100" in reasons["window.fit"]
     assert "truncated" in reasons["torn.fit"]
+
+
+@pytest.mark.parametrize("kind", ["bias", "flat"])
+def test_what_cannot_be_read_today_is_no_reason_for_a_master_of_fewer(bench: Bench, kind: str) -> None:
+    def make() -> object:
+        if kind == "bias":
+            return make_master_bias(frames, bench.roots, bench.telescope, BIAS)
+        return make_master_flat(frames, None, bench.roots, bench.telescope, FLAT)
+
+    frames = bench.biases(4) if kind == "bias" else bench.flats([20000.0, 24000.0, 28000.0])
+    path = bench.roots.raw / frames[1].path
+    path.chmod(0)
+    with reading_only_what_it_may(), pytest.raises(StageError, match="Permission denied") as refused:
+        make()
+    assert refused.value.record("master").pending
+    path.unlink()
+    with pytest.raises(StageError, match="not there any more"):
+        make()
 
 
 def test_no_usable_bias_is_an_error_that_crosses_processes(bench: Bench) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from flows._way import as_failure
-from models.base import Roots
+from models.base import FileRef, Roots
 from models.frame import FrameFailure
-from tasks.core.errors import StageError, TransientError, blame
+from tasks.core.errors import GoneError, StageError, TransientError, blame, left_out
+from tasks.core.files import ref
 from tasks.core.running import settled
 from tasks.core.tools import ToolFailedError
 
@@ -71,6 +72,46 @@ def test_what_the_machine_refused_is_said_and_pending_whatever_the_stage_took_it
     for behind in (cause, deep):
         record = as_failure(behind, "x.fits", "combine", Roots(data=Path("/nowhere"), raw=Path("/nowhere")))
         assert (record.stage, record.reason, record.pending) == ("combine", words, True)
+
+
+def _frame_of(file: FileRef, roots: Roots) -> None:
+    raise StageError("plate solution", f"{file.path} has no stars", "look at it")
+
+
+def test_what_a_stage_makes_of_a_file_that_is_gone_is_no_record(tmp_path):
+    """The key is of what was in the file: once it is back, such a record would stand for it."""
+    roots = Roots(data=tmp_path, raw=tmp_path / "raw")
+    path = tmp_path / "sources.fits"
+    path.write_bytes(b"stars")
+    file = ref(path, roots)
+    assert isinstance(settled("x.fits", _frame_of, file, roots), FrameFailure)
+    for change in (path.unlink, lambda: path.write_bytes(b"others")):
+        change()
+        with pytest.raises(StageError) as failure:
+            settled("x.fits", _frame_of, file, roots)
+        assert failure.value.record("x.fits").pending
+    path.write_bytes(b"stars")
+    assert isinstance(settled("x.fits", _frame_of, file, roots), FrameFailure)
+
+
+@pytest.mark.parametrize("error", [_stage(), StageError("SCAMP", "2 stars", "none")])
+def test_an_input_is_left_out_for_what_it_is(error):
+    assert left_out(error) == error.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (GoneError("catalogues", "gaia.fits is gone", "fetch it"), None),
+        (_stage(), OSError(errno.EIO, "Input/output error")),
+        (_stage(), FileNotFoundError(errno.ENOENT, "No such file or directory")),
+    ],
+)
+def test_no_input_is_left_out_for_what_the_machine_refused(error, cause):
+    error.__cause__ = cause
+    with pytest.raises(StageError) as failure:
+        left_out(error)
+    assert failure.value.record("x.fits").pending
 
 
 def test_a_mistake_of_ours_is_none_of_the_machine(tmp_path):

@@ -187,6 +187,30 @@ def _types(raw: _Raw) -> Iterator[tuple[str, bytes]]:
             yield f"{keyword} = {value}", raw.card(keyword, f"{value:>20}")
 
 
+def _reals(raw: _Raw) -> Iterator[tuple[str, bytes]]:
+    """The same frame in real numbers, as some programs save it, and what no camera counts."""
+    scaled = _Raw(_Raw(raw.card("BZERO", None), raw.draw).card("BSCALE", None), raw.draw)
+    draw = np.random.default_rng(raw.draw.randrange(2**31))
+    values = raw.values.astype(">f4")
+    some = draw.random(values.shape)
+    for what, image in (
+        ("all NaN", np.full_like(values, np.nan)),
+        ("half of it NaN", np.where(np.arange(values.shape[1]) < values.shape[1] // 2, values, np.nan)),
+        ("a NaN here and there", np.where(some < 1e-3, np.nan, values)),
+        ("infinite", np.full_like(values, np.inf)),
+        ("infinities here and there", np.where(some < 1e-3, -np.inf, values)),
+        ("1e38 everywhere", np.full_like(values, 1e38)),
+        ("negative", -values),
+    ):
+        moved = _Raw(scaled.card("DATE-OBS", raw.when(raw.draw.uniform(1, 600))), raw.draw)
+        head = moved.card("BITPIX", f"{-32:>20}")
+        data = image.astype(">f4").tobytes()
+        yield (
+            f"{what} in real numbers",
+            head[: _header_length(head)] + data.ljust(-(-len(data) // BLOCK) * BLOCK, b"\0"),
+        )
+
+
 def _cards(raw: _Raw) -> Iterator[tuple[str, bytes]]:
     for keyword in ("SIMPLE", "BITPIX", "DATE-OBS", "EXPTIME", "FILTER", "IMAGETYP", "OBJECT", "XBINNING", "CCD-TEMP"):
         yield f"no {keyword}", raw.card(keyword, None)
@@ -285,6 +309,7 @@ _BYTES: dict[str, Callable[[_Raw], Iterator[tuple[str, bytes]]]] = {
     "blocks": _blocks,
     "axes": _axes,
     "number format": _types,
+    "real numbers": _reals,
     "cards": _cards,
     "dates": _dates,
     "exposure": _exposures,
@@ -295,7 +320,8 @@ _BYTES: dict[str, Callable[[_Raw], Iterator[tuple[str, bytes]]]] = {
 def _strange_names(whole: bytes, draw: random.Random) -> Iterator[tuple[str, str, bytes]]:
     """A valid file under names that hurt: what, name, contents."""
     names = {
-        "a name of 240 characters": "M67" + "x" * 232 + ".fits",
+        "the longest name": "M67" + "x" * (255 - len("M67.fits")) + ".fits",
+        "a path of 300 characters": "/".join(["M67" + "y" * 72] * 4) + "/M67.fits",
         "a newline in the name": "M67\nbad.fits",
         "quotes in the name": "M67 'and' \"so\".fits",
         "a command in the name": "M67$(touch pwned).fits",
@@ -327,6 +353,14 @@ def _bomb(megabytes: int, whole: bytes, path: Path) -> None:
         stream.write(whole)
         for _ in range(megabytes):
             stream.write(b"\0" * 1_000_000)
+
+
+def _endless_header(megabytes: int, path: Path) -> None:
+    """A header without END."""
+    with gzip.open(path, "wb", compresslevel=9) as stream:
+        stream.write("SIMPLE  =                    T".ljust(80).encode())
+        for _ in range(megabytes):
+            stream.write(b"HISTORY ".ljust(80) * 12_500)
 
 
 def _extensions(number: int, path: Path) -> None:
@@ -366,6 +400,7 @@ def _containers(whole: bytes) -> Iterator[tuple[str, str, Callable[[Path], None]
     yield "unreadable", "closed.fits", partial(_unreadable, whole)
     yield "ten thousand extensions", "extensions.fits", partial(_extensions, 10_000)
     yield "a gzip bomb", "bomb.fits.gz", partial(_bomb, 4000, whole)
+    yield "a gzip bomb of a header", "header.fits.gz", partial(_endless_header, 2000)
     yield "gzip of half a file", "half.fits.gz", lambda path: path.write_bytes(gzip.compress(whole)[:5000]) and None
     yield "gzip by name only", "plain.fits.gz", lambda path: path.write_bytes(whole) and None
     yield "gzip without the ending", "packed.fits", lambda path: path.write_bytes(gzip.compress(whole)) and None
@@ -431,4 +466,6 @@ def write_corpus(damages: list[Damage], folder: Path) -> None:
     """Write them; the folder is made."""
     folder.mkdir(parents=True, exist_ok=True)
     for damage in damages:
-        damage.write(folder / damage.name)
+        path = folder / damage.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        damage.write(path)

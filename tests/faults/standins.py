@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["BEHAVIOURS", "stand_ins"]
+__all__ = ["BEHAVIOURS", "LIES", "stand_ins"]
 
 BEHAVIOURS = {
     "hang": "ran longer than",
@@ -19,8 +19,22 @@ BEHAVIOURS = {
 }
 """What a stand-in does, and the words that the record has for it; none: the work itself is done."""
 
+LIES = {
+    "mirrored": "mirrored|stars matched|chance",
+    "twice": "times as large|stars matched|chance",
+    "elsewhere": "stars matched",
+}
+"""What SCAMP's stand-in makes of the true heads, and what our own check against Gaia then says."""
+
 _SCRIPT = r"""#!/bin/bash
 real={real}; here={here}; mark={mark}
+changed() {{ # NAMES FACTOR SUMMAND: cards of every head
+  for head in *.head; do
+    awk -v names=" $1 " -v by="$2" -v plus="$3" '
+      index(names, " " $1 " ") {{ printf "%-8s= %20.12E\n", $1, by * substr($0, 11, 20) + plus; next }} {{ print }}
+    ' "$head" > .changed && mv .changed "$head"
+  done
+}}
 case "$1" in --version|--help|-h) exec "$real" "$@";; esac
 # What came in first gets the first behaviour, however often it comes in again.
 key=$(cat {inputs} | md5sum)
@@ -40,6 +54,9 @@ case "$what" in
       truncate -s $(( $(stat -c %s "$file") / 2 )) "$file"
     done
     exit 0 ;;
+  mirrored) "$real" "$@" || exit; changed "CD1_1 CD2_1" -1 0 ;;
+  twice) "$real" "$@" || exit; changed "CD1_1 CD1_2 CD2_1 CD2_2" 2 0 ;;
+  elsewhere) "$real" "$@" || exit; changed CRVAL2 1 5 ;;
   flood) head -c {flood} /dev/zero | tr '\0' 'x' >&2; exit 1 ;;
   litter)
     sleep $mark & disown

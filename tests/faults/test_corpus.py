@@ -25,6 +25,7 @@ from models.simulation import SimulationOptions
 from tasks.core.files import safe_name
 from tests.demo import REPO, run
 from tests.faults.corpus import Damage, Originals, corpus, write_corpus
+from tests.privileges import confined
 
 pytestmark = [pytest.mark.tools]
 
@@ -90,21 +91,24 @@ def outside(roots: Roots) -> list[str]:
 
 @pytest.fixture(scope="module", params=[_OF_EACH_KIND, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
 def night(request, tmp_path_factory) -> Night:
-    """Good frames and damaged ones, reduced and stacked."""
-    home = tmp_path_factory.mktemp("home")
+    """Good frames and damaged ones, reduced and stacked; as root, where nothing else can be written (`confined`)."""
+    home, temporary = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("temporary")
     roots = simulated(tmp_path_factory.mktemp("faults") / "data")
     damages = damaged(roots, request.param)
     write_corpus(damages, roots.raw / _FOLDER)
     before, beside = frozen(roots.raw), outside(roots)
-    environment = clean_environment(HOME=str(home), PREFECT_SERVER_API_PORT="4")
+    environment = clean_environment(HOME=str(home), PREFECT_SERVER_API_PORT="4", TMPDIR=str(temporary))
     done = [
         bench.processes.run(
             ("-m", *command, "--root", str(roots.data)), home / f"{command[0]}.log", environment,
             lambda pid: (time.monotonic(), memory_of_tree(pid)), statuses=range(256),
+            prefix=confined(roots.data, roots.raw, temporary),
         )
         for command in (("flows.reduce_year", "2023"), ("flows.stack_target", "M67"))
     ]  # fmt: skip
     assert outside(roots) == beside
+    assert [path.name for path in home.iterdir() if path.suffix != ".log"] == []
+    assert list(temporary.iterdir()) == []
     return Night(
         roots, damages, "".join(each.output for each in done), max(each.status for each in done),
         max(used for each in done for _, used in each.samples), before,
@@ -123,7 +127,7 @@ def frozen(raw: Path) -> dict[str, tuple[str, int]]:
 
 
 def records(roots: Roots) -> dict[str, list[dict]]:
-    """By raw path: every row of every report that speaks of it."""
+    """By name: every row of every report that speaks of it."""
     found: dict[str, list[dict]] = defaultdict(list)
     for report in sorted(roots.data.glob("2023/T120/**/*.json")):
         content = json.loads(report.read_text(encoding="utf-8"))
@@ -165,7 +169,7 @@ def test_every_damaged_file_ends_in_a_record(night, tmp_path_factory):
     known = records(night.roots)
     lost = []
     for damage in night.damages:
-        name = os.fsencode(damage.name).decode("utf-8", "backslashreplace")
+        name = os.fsencode(Path(damage.name).name).decode("utf-8", "backslashreplace")
         path = night.roots.raw / _FOLDER / damage.name
         if path.is_dir():
             continue

@@ -299,8 +299,25 @@ def test_a_file_system_without_locks(api, campaign_root, undisturbed, tmp_path):
     assert differences(place, undisturbed) == []
 
 
-def test_nothing_of_ours_needs_hard_links():
-    """No file system without them is at hand to try it on."""
+@pytest.mark.slow
+def test_nothing_makes_a_hard_link_in_the_data_root(api, campaign_root, undisturbed, tmp_path):
+    """No file system without hard links is at hand: every request for one, of the tools too, is listed by strace."""
+    if shutil.which("strace") is None:
+        pytest.skip("no strace here")
+    trace = tmp_path / "trace"
+    strace = ["strace", "-f", "-A", "-qq", "--seccomp-bpf", "-e", "trace=link,linkat,execve", "-o", str(trace)]
+    if subprocess.run([*strace, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("nothing can be traced here")
+    place = Place.beside(campaign_root, tmp_path / "data", api)
+    place.complete(prefix=strace)
+    assert differences(place, undisturbed) == []
+    calls = trace.read_text(errors="replace").splitlines()
+    assert [line for line in calls if "execve(" in line and "SWarp" in line], "the tools were not traced"
+    links = [line for line in calls if "link(" in line or "linkat(" in line]
+    assert [line for line in links if "/dev/shm/" not in line] == []
+
+
+def test_nothing_of_ours_asks_for_hard_links():
     sources = [path for folder in ("models", "tasks", "flows", "deployments") for path in (REPO / folder).rglob("*.py")]
     assert len(sources) > 100
     assert [path.name for path in sources if re.search(r"os\.link\(|hardlink_to\(", path.read_text())] == []

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import pytest
 
 from tests.faults.place import Place, differences, processes_with, simulated
-from tests.faults.standins import BEHAVIOURS, stand_ins
+from tests.faults.standins import BEHAVIOURS, LIES, stand_ins
 
 pytestmark = [pytest.mark.tools]
 
@@ -104,6 +105,25 @@ def test_scamp_misbehaves_and_the_season_is_aligned_without_it(what, undisturbed
         logs_are_bounded(place)
         assert "SCAMP failed" in page
     status, output = place.stack()
+    assert status == 0, output
+    assert differences(place, undisturbed) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", LIES)
+def test_scamp_converged_on_nonsense_and_the_stacks_do_without_it(what, undisturbed, api, tmp_path):
+    """The other lies, and too few stars, through `align_frames` alone: tests/astrometry/test_alignment.py."""
+    place = Place.beside(undisturbed.roots.data, tmp_path / "data", api, products=True)
+    place = Place(place.roots.model_copy(update={"raw": undisturbed.roots.raw}), api)
+    path = stand_ins(tmp_path / "tools", {"scamp": [what]}, mark())
+    status, output = place.stack("--refresh", "align-group", PATH=path)
+    assert status == 0, output
+    assert "Traceback" not in output
+    assert (tmp_path / "tools" / "scamp" / "calls").read_text().startswith(f"1 {what}")
+    assert {row["status"] for row in place.report("stack_all_report")} == {"OK"}
+    page = (place.roots.data / "stacks" / "M67" / "T120" / "index.html").read_text()
+    assert re.search(f"SCAMP.{{1,7}}s head refused: .*({LIES[what]})", page)
+    status, output = place.stack("--refresh", "align-group")
     assert status == 0, output
     assert differences(place, undisturbed) == []
 

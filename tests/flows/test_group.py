@@ -9,11 +9,13 @@ import pytest
 from flows import _group
 from flows._group import frames_of_group, groups_seen
 from flows._sky import sky_of_run, target_named
+from models.base import Roots
 from models.frame import CalibratedFrame, FrameRecord, ZeroPoint
 from models.run import RunContext
 from models.settings import Settings
 from models.target import TargetError
 from tasks.core.errors import UserError
+from tasks.core.files import is_current, ref
 from tasks.report import write_frames
 from tests.fields.frames import solved
 
@@ -105,6 +107,33 @@ def test_binnings_are_never_mixed(tmp_path: Path) -> None:
     assert sorted(each.reason for each in left_out) == [
         "binned 1 × 1, the group's other frames 2 × 2", "binned 4 × 4, the group's other frames 2 × 2",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["reduced file", "source table", "plate solution"])
+def test_a_frame_whose_files_are_gone_is_left_out_while_they_are(tmp_path: Path, monkeypatch, what: str) -> None:
+    """Not by a stage, whose record would stay: its key is of what was in the files."""
+    monkeypatch.setattr(_group, "is_current", is_current)
+    roots = Roots(data=tmp_path, raw=tmp_path / "raw")
+    frames = []
+    for number in range(3):
+        data = solved("M67", 132.85, 11.82, hour=20 + number).model_dump(exclude={"raw", "reduced", "measured"})
+        files = {name: tmp_path / f"{name}{number}" for name in ("reduced file", "source table", "plate solution")}
+        for path in files.values():
+            path.write_text(path.name)
+        refs = {name: ref(path, roots).model_dump() for name, path in files.items()}
+        data["solved"]["measured"]["reduced"]["file"] = refs["reduced file"]
+        data["solved"]["measured"]["sources"] = refs["source table"]
+        data["solved"]["solution"]["wcs"] = refs["plate solution"]
+        frames.append(FrameRecord.model_validate({"solved": data["solved"]}))
+    run = run_on(tmp_path, *frames)
+    lost = tmp_path / f"{what}1"
+    lost.rename(tmp_path / "away")
+    found = frames_of_group(run.targets["M67"], run)
+    assert len(found.members) == 2
+    ((left_out,),) = found.rejected.values()
+    assert left_out.reason == f"its {what} is gone or changed; run python -m flows.reduce_year 2025"
+    (tmp_path / "away").rename(lost)
+    assert len(frames_of_group(run.targets["M67"], run).members) == 3
 
 
 def test_nothing_reduced(tmp_path: Path) -> None:
