@@ -39,7 +39,7 @@ STACK_SECTIONS = (
     "astrometry", "scamp", "selection", "stack", "validation", "sources", "photometry", "psf", "catalogs",
 )  # fmt: skip
 """Sections of the settings that `stack_target` uses."""
-ALL_SECTIONS = tuple(dict.fromkeys(REDUCE_SECTIONS + STACK_SECTIONS))
+ALL_SECTIONS = (*dict.fromkeys(REDUCE_SECTIONS + STACK_SECTIONS), "release")
 """Sections of the settings that `build_release` uses."""
 
 YEARS = (1990, 2100)

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 
 from flows import STATUS_FAILED, STATUS_OK, STATUS_PENDING
 from flows._cli import say
+from flows._compressed import compress_release
 from flows._group import STACK_REPORTS, describe_groups, groups_seen
 from flows._pages import year_pages
 from flows._parts import Part
@@ -20,10 +21,11 @@ from flows._way import Way, as_failure
 from flows._year import describe_years
 from models.frame import FrameFailure
 from models.inventory import Inventory
+from models.release import COMPRESSED
 from models.run import RunContext, RunSummary
 from models.settings import Settings
 from models.telescope import Telescope
-from tasks.archive import complete_release
+from tasks.archive import complete_release, write_sky
 from tasks.core.errors import StageError, UserError
 from tasks.core.records import locked
 from tasks.core.unchanged import made_before, unless_unchanged
@@ -114,15 +116,20 @@ def part(name: str, stage: str, run: RunContext, work: Callable[[], State[Any]])
 def _looked_at(run: RunContext) -> list[Path]:
     """All that the release's tables, coverage and digests are made of."""
     data = run.roots.data
-    found = [*(data / "stacks").rglob("*"), *data.glob(f"[0-9]*/{run.telescope.name}/**/*")]
+    found = [
+        *(data / "stacks").rglob("*"),
+        *(data / COMPRESSED).rglob("*"),
+        *data.glob(f"[0-9]*/{run.telescope.name}/**/*"),
+    ]
     return [path for path in found if path.is_file()]
 
 
 def _tables_and_provenance(run: RunContext) -> tuple[Path, ...]:
     """Tables, ObsCore, MOCs, and every product's digest and provenance; what people look for first."""
+    obscore, *maps = write_sky(run.roots, run.telescope)
     page, *tables = write_release(run.roots, run.telescope, run.targets)
-    index, obscore, *maps = complete_release(run.roots, run.telescope, run.settings)
-    return (page, index, obscore, *maps, *(each for each in tables if each != index))
+    index, *others = complete_release(run.roots, run.telescope, run.settings)
+    return (page, index, obscore, *maps, *others, *(each for each in tables if each != index))
 
 
 def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
@@ -142,7 +149,7 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
         way = Way("pages", run.roots)
         failures += way.step(year_pages, of_years, run) or []
         index = way.step(write_index_page, run.roots)
-        failures += way.failures
+        failures += [*way.failures, *compress_release(run)]
         try:  # last: it holds the digests of all the others
             files = unless_unchanged(
                 run.roots, name, lambda: _looked_at(run), besides(run), lambda: _tables_and_provenance(run)

@@ -12,7 +12,7 @@ __all__ = ["Activity", "Agent", "Entity", "Product", "Provenance"]
 
 Kind = Literal[
     "stack", "weight", "stack psf", "extended stack", "map", "source list", "coverage", "mean psf", "master bias",
-    "master flat", "reduced frame", "frame head", "frame psf", "plot", "page", "report", "table",
+    "master flat", "reduced frame", "frame head", "frame psf", "compressed copy", "plot", "page", "report", "table",
 ]  # fmt: skip
 
 

@@ -6,14 +6,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from models.base import Record, RelativePath
+from models.base import FileRef, Record, RelativePath
 from models.provenance import Provenance
 from models.report import REPORTS, Report
 
 __all__ = [
+    "COMPRESSED",
     "SCHEMAS",
+    "CompressedImage",
     "FilterCount",
     "Release",
+    "ReleaseCompressed",
     "ReleaseFact",
     "ReleaseFigure",
     "ReleaseFilter",
@@ -25,6 +28,17 @@ __all__ = [
     "ReleaseSummary",
     "ReleaseYear",
 ]
+
+
+COMPRESSED = "compressed"
+"""Folder of the tile-compressed copy, beside ``stacks``."""
+
+
+class CompressedImage(Record):
+    """The tile-compressed copy of an image."""
+
+    file: FileRef
+    source: RelativePath
 
 
 class FilterCount(Record):
@@ -172,6 +186,24 @@ class ReleaseSources(Record):
     n_ps1: int = Field(description="with an identifier of PS1")
 
 
+class ReleaseCompressed(Record):
+    """A tile-compressed copy of an image, by its own header: what it lost, in units of the image's noise."""
+
+    group: str
+    file: RelativePath
+    source: RelativePath = Field(description="the image")
+    bytes: int
+    source_bytes: int
+    lossless: bool
+    quantize_level: float | None = Field(description="steps a sigma of a row's noise; null: lossless, as all below")
+    noise: float | None = Field(description="of the image's background, its unit")
+    loss_rms: float | None = Field(description="rms of copy - image, over the noise")
+    loss_largest: float | None = Field(description="of a pixel, over the noise")
+    n_stars: int | None = Field(description="whose flux within 1.5 FWHM was compared")
+    loss_flux: float | None = Field(description="rms change of their flux, over the sky's noise in the aperture")
+    loss_mag: float | None = Field(description="largest change of a star, mag")
+
+
 class ReleaseReason(Record):
     """Why frames of the groups are in no stack."""
 
@@ -199,6 +231,7 @@ class Release(Report[ReleaseGroup]):
     years: tuple[ReleaseYear, ...] = ()
     reasons: tuple[ReleaseReason, ...] = ()
     sources: tuple[ReleaseSources, ...] = ()
+    compressed: tuple[ReleaseCompressed, ...] = Field((), description="empty: no compressed copy was asked for")
     facts: tuple[ReleaseFact, ...] = ()
     limitations: tuple[str, ...] = Field((), description="what a user should know of these very products")
     provenance: Provenance | None = Field(None, description="every file of the release, and where it comes from")

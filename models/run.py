@@ -48,6 +48,7 @@ Stage = Literal[
     "plots-of-stack",
     "pictures-of-group",
     "timeline-of-night",
+    "compressed-copy",
 ]
 """The cached tasks, in the order of a frame's and a stack's way."""
 

@@ -32,6 +32,7 @@ __all__ = [
     "PsfSettings",
     "QualitySettings",
     "ReductionSettings",
+    "ReleaseSettings",
     "ScampSettings",
     "SelectionSettings",
     "Settings",
@@ -274,6 +275,20 @@ class SourceSettings(Record):
     )
 
 
+class ReleaseSettings(Record):
+    """What a release has besides."""
+
+    compressed: bool = Field(
+        False,
+        description="a tile-compressed copy of the stacks under compressed/: images in Rice code, quantised with "
+        "dither; weights, maps and PSFs without loss",
+        json_schema_extra={"flag": "--compressed"},
+    )
+    quantize_level: float = Field(
+        4.0, ge=1, le=1000, description="steps a sigma of noise that images of that copy are quantised in"
+    )
+
+
 class CatalogSettings(Record):
     """Catalogue queries."""
 
@@ -352,6 +367,7 @@ class Settings(BaseSettings):
     stack: StackSettings = StackSettings()
     validation: ValidationSettings = ValidationSettings()
     sources: SourceSettings = SourceSettings()
+    release: ReleaseSettings = ReleaseSettings()
     catalogs: CatalogSettings = CatalogSettings()
 
     @field_validator("gaia_urls", "ps1_urls", "refcat2_urls", "simbad_urls", mode="before")

@@ -100,6 +100,7 @@ _OURS = {
     "python -m deployments server --root /data/ohp --host 0.0.0.0 --background": SERVER,
     "python -m deployments stop": SERVER,
     "python -m flows.build_release": SLOW,
+    "python -m flows.build_release --compressed": SLOW,
     "python -m flows.build_release --dry-run": SLOW,
     "python -m flows.build_release --refresh combine": SLOW,
     "python -m flows.build_release --root demo": SLOW,

@@ -10,12 +10,14 @@ from models.base import Roots
 from models.provenance import Kind, Product
 from models.telescope import Telescope
 from tasks.core.files import digest_file
+from tasks.report import compressed_rows
 
 __all__ = ["RELEASE_FILE", "list_products", "release_file"]
 
 RELEASE_FILE = "release.json"
 
 _KINDS: tuple[tuple[str, Kind], ...] = (
+    (r"^compressed/.*\.fits\.fz$", "compressed copy"),
     (r"_mean_psf\.fits$", "mean psf"),
     (r"_moc\.fits$", "coverage"),
     (r"_cat\.(fits|parquet)$", "source list"),
@@ -53,6 +55,7 @@ def _files(telescope: Telescope, roots: Roots) -> Iterator[Path]:
         yield from (path for path in stacks.iterdir() if path.is_file())
         for group in sorted(path for path in stacks.iterdir() if path.is_dir()):
             yield from (group / telescope.name).rglob("*")
+    yield from (roots.data / row.file for row in compressed_rows(roots, telescope))
     for year in sorted(roots.data.glob("[0-9][0-9][0-9][0-9]")):
         yield from (year / telescope.name).rglob("*")
 

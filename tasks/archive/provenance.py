@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 from models.base import Roots
 from models.frame import FrameRecord
 from models.provenance import Activity, Agent, Entity, Product, Provenance
+from models.release import COMPRESSED
 from models.settings import Settings
 from models.telescope import Telescope
+from tasks.archive.compressed import image_of
 from tasks.archive.products import list_products
 from tasks.core.ledger import Made, read_made
 
@@ -47,6 +49,7 @@ _STAGES: dict[str, _Stage] = {
     "picture-of-extended": _Stage(r"_ext\.png$", ()),
     "colour-picture": _Stage(r"\.png$", ()),
     "mean-psf": _Stage(r"_mean_psf\.fits$", ()),
+    "compressed-copy": _Stage(r"^compressed/", ("release",)),
 }  # fmt: skip
 
 
@@ -138,6 +141,8 @@ class _Inputs:
             digests = (reduced.bias, reduced.flat) if reduced is not None else ()
             masters = [present[each] for each in digests if each is not None and each in present]
             return {self.raw(record), *masters}
+        if path.startswith(f"{COMPRESSED}/"):
+            return {image_of(path)}
         if path.endswith(".psf") or path.endswith(".head"):
             frame = re.sub(r"/psf/", "/reduced/", path)
             frame = re.sub(r"\.(psf|head)$", ".fits", frame)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
@@ -16,7 +17,8 @@ from astropy.utils.exceptions import AstropyUserWarning
 from pydantic import ValidationError
 
 from models.provenance import Product
-from models.release import Release
+from models.release import COMPRESSED, Release
+from tasks.archive.compressed import DEFAULT_FWHM_PX, image_of, measured_loss, weight_of
 from tasks.core.errors import UserError
 from tasks.core.files import digest_file
 
@@ -27,7 +29,7 @@ _GRID = (
 )  # fmt: skip
 _AGAIN = "download the file again"
 _FITS_KINDS = ("stack", "weight", "stack psf", "extended stack", "map", "source list", "coverage", "mean psf",
-               "master bias", "master flat", "reduced frame")  # fmt: skip
+               "master bias", "master flat", "reduced frame", "compressed copy")  # fmt: skip
 
 
 class Finding(NamedTuple):
@@ -59,7 +61,7 @@ def _index(path: Path, telescope: str) -> tuple[Path, Path]:
         If there is none.
     """
     name = "release.json" if telescope == "T120" else f"release_{telescope}.json"
-    for index in (path / "stacks" / name, path / name):
+    for index in (path / "stacks" / name, path / name, path / COMPRESSED / name):
         if index.is_file():
             return index, index.parent.parent
     if path.is_file() and path.suffix == ".json":
@@ -86,7 +88,8 @@ def verify_copy(path: Path, telescope: str = "T120", told: Callable[[int, int], 
     Each file that ``release.json`` lists is there with its size and SHA-256; FITS files open, keep the standard and fit
     their CHECKSUM and DATASUM; stacks, weights and images for extended targets of a group lie on one grid and are what
     their names say; the release's figures are those of the headers; source lists have the rows they say, in FITS and
-    Parquet; the ObsCore table names files of the copy.
+    Parquet; the ObsCore table names files of the copy. Compressed images are of the release's own, and where those are
+    there, too, give them back as far as their headers say.
 
     Parameters
     ----------
@@ -124,7 +127,7 @@ def verify_copy(path: Path, telescope: str = "T120", told: Callable[[int, int], 
         if told is not None:
             told(number, len(here))
     for check in (_headers(whole, root), _grids(whole, root), _figures(release, whole, root), _lists(whole, root),
-                  _obscore(whole, products, root)):  # fmt: skip
+                  _obscore(whole, products, root), _copies(whole, products, root)):  # fmt: skip
         findings += check
     listed = {product.path for product in products}
     extra = [
@@ -137,11 +140,15 @@ def verify_copy(path: Path, telescope: str = "T120", told: Callable[[int, int], 
         release=index,
         n_files=len(here),
         n_bytes=sum(product.bytes for product in here),
-        n_fits=sum(product.kind in _FITS_KINDS and product.path.endswith(".fits") for product in whole),
+        n_fits=sum(_is_fits(product) for product in whole),
         not_here=tuple(sorted(absent)),
         findings=tuple(findings),
         notes=tuple(notes),
     )
+
+
+def _is_fits(product: Product) -> bool:
+    return product.kind in _FITS_KINDS and product.path.endswith((".fits", ".fits.fz"))
 
 
 def _file(product: Product, root: Path) -> list[Finding]:
@@ -157,7 +164,7 @@ def _file(product: Product, root: Path) -> list[Finding]:
         return [Finding(product.path, "is not there", "download it")]
     except OSError as error:
         return [Finding(product.path, f"cannot be read: {error.strerror or error}", "mend the disk or the permission")]
-    if product.kind in _FITS_KINDS and path.suffix == ".fits":
+    if _is_fits(product):
         return [Finding(product.path, cause, "report it: the release itself is wrong") for cause in _standard(path)]
     return []
 
@@ -167,7 +174,7 @@ def _standard(path: Path) -> Iterator[str]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            with fits.open(path, checksum=True, memmap=False) as hdus:
+            with fits.open(path, checksum=True, memmap=False, disable_image_compression=True) as hdus:
                 for number, hdu in enumerate(hdus):
                     hdu.verify("exception")
                     for key in ("CHECKSUM", "DATASUM"):
@@ -265,3 +272,33 @@ def _obscore(sound: Iterable[Product], products: Iterable[Product], root: Path) 
         stacks = {path for path, each in listed.items() if each.kind == "stack"}
         for path in sorted(stacks - named):
             yield Finding(product.path, f"has no row for {path}", "build the release again")
+
+
+def _copies(sound: Iterable[Product], products: Iterable[Product], root: Path) -> Iterator[Finding]:
+    """Compressed copies are of this release's images, on their grid, and lose what their headers say."""
+    listed, whole = {product.path: product for product in products}, {product.path for product in sound}
+    for product in sound:
+        if product.kind != "compressed copy":
+            continue
+        image = image_of(product.path)
+        with fits.open(root / product.path, memmap=False) as hdus:
+            header, copy = hdus[1].header, np.asarray(hdus[1].data)
+        if image not in listed or header.get("SRCSHA") != listed[image].sha256:
+            yield Finding(product.path, f"is no copy of this release's {image}", "build the release again")
+            continue
+        if image not in whole:
+            continue
+        with fits.open(root / image, memmap=False) as hdus:
+            own, data = hdus[0].header, np.asarray(hdus[0].data)
+        weight = root / weight_of(image)
+        cause = ""
+        if [header.get(key) for key in _GRID] != [own.get(key) for key in _GRID] or copy.shape != data.shape:
+            cause = f"not on the grid of {image}"
+        elif header["LOSSLESS"] and not np.array_equal(copy, data, equal_nan=data.dtype.kind == "f"):
+            cause = f"says that it loses nothing, but differs from {image}"
+        elif not header["LOSSLESS"] and weight.is_file():
+            loss = measured_loss(data, copy, fits.getdata(weight) > 0, own.get("FWHM_PX") or DEFAULT_FWHM_PX)
+            if abs(loss.rms - header["LOSSRMS"]) > 1e-4 + 0.01 * loss.rms:
+                cause = f"differs from {image} by {loss.rms:.5f} of the noise, LOSSRMS says {header['LOSSRMS']}"
+        if cause:
+            yield Finding(product.path, cause, "build the release again")

@@ -2,6 +2,7 @@
 
 from tasks.report.publish import publish_frame
 from tasks.report.release import gather_release
+from tasks.report.release_files import compressed_rows
 from tasks.report.release_tables import write_release
 from tasks.report.reports import (
     FRAMES_FILE,
@@ -18,6 +19,7 @@ from tasks.report.versions import software_versions
 
 __all__ = [
     "FRAMES_FILE",
+    "compressed_rows",
     "gather_release",
     "groups_on_record",
     "publish_frame",

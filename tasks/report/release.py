@@ -31,17 +31,16 @@ from models.telescope import Telescope
 from tasks.core.fitsio import quiet_fits
 from tasks.report.release_contents import (
     alignment_facts,
-    file_facts,
     frame_psf_facts,
     keywords,
     limitations,
     masters_of,
     psf_facts,
     reasons_left_out,
-    source_rows,
     stage_facts,
     year_rows,
 )
+from tasks.report.release_files import compressed_rows, file_facts, source_rows
 from tasks.report.reports import gathered_report, groups_on_record, read_report, read_years, versions
 
 __all__ = ["gather_release"]
@@ -427,6 +426,7 @@ def gather_release(roots: Roots, telescope: Telescope, targets: Mapping[str, Tar
         years=year_rows(by_year, masters),
         reasons=reasons_left_out(reported),
         sources=source_rows(of_group, roots, telescope),
+        compressed=compressed_rows(roots, telescope),
         facts=(
             *psf_facts([each.psf for each in paths], roots.data / "stacks" / f"{telescope.name}_mean_psf.fits"),
             *alignment_facts(grids),

@@ -1,4 +1,4 @@
-"""What the release's document says beside its tables of groups, filters and stacks: headers, PSFs, years, files."""
+"""What the release's document says beside its tables of groups, filters and stacks: headers, PSFs, years."""
 
 from __future__ import annotations
 
@@ -15,24 +15,20 @@ from astropy.io import fits
 
 from models.base import Roots
 from models.frame import FrameRecord, MasterBias, MasterFlat
-from models.release import ReleaseFact, ReleaseKeyword, ReleaseReason, ReleaseSources, ReleaseStack, ReleaseYear
+from models.release import ReleaseFact, ReleaseKeyword, ReleaseReason, ReleaseStack, ReleaseYear
 from models.report import StackRow
-from models.sourcelist import source_list_paths
-from models.stack import stack_paths
 from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.fitsio import quiet_fits
 
 __all__ = [
     "alignment_facts",
-    "file_facts",
     "frame_psf_facts",
     "keywords",
     "limitations",
     "masters_of",
     "psf_facts",
     "reasons_left_out",
-    "source_rows",
     "stage_facts",
     "year_rows",
 ]
@@ -397,76 +393,3 @@ def reasons_left_out(rows: Sequence[StackRow]) -> tuple[ReleaseReason, ...]:
     reasons = Counter(_kind_of(rejected.reason) for row in rows for rejected in row.rejected)
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return tuple(ReleaseReason(reason=reason, n_frames=n) for reason, n in ordered)
-
-
-def source_rows(groups: Iterable[str], roots: Roots, telescope: Telescope) -> tuple[ReleaseSources, ...]:
-    """The groups' source lists; a group without one is left out."""
-    rows = []
-    for group in groups:
-        path = source_list_paths(group, telescope.name, roots)[0]
-        try:
-            with quiet_fits(), fits.open(path) as hdus:
-                header, table = hdus[0].header, hdus["SOURCES"].data
-                rows.append(
-                    ReleaseSources(
-                        group=group,
-                        file=path.relative_to(roots.data).as_posix(),
-                        n_sources=len(table),
-                        n_crowded=header["NCROWDED"],
-                        filters=header["FILTERS"],
-                        n_gaia=int(np.count_nonzero(table["GAIA_ID"])),
-                        n_ps1=int(np.count_nonzero(table["PS1_ID"])),
-                    )
-                )
-        except (OSError, KeyError):  # none was made, or it is no source list: the document says that there is none
-            continue
-    return tuple(rows)
-
-
-_FRAME_FILES = {
-    "reduced/{night}/*.fits": "reduced/*/*.fits",
-    "reduced/{night}/*.head": "reduced/*/*.head",
-    "master_bias/*.fits": "master_bias/*.fits",
-    "master_flat/*.fits": "master_flat/*.fits",
-    "psf/{night}/*.psf": "psf/*/*.psf",
-}
-
-
-def file_facts(stacks: Sequence[ReleaseStack], roots: Roots, telescope: Telescope) -> tuple[ReleaseFact, ...]:
-    """How many files of each kind there are, and how large they are together."""
-
-    def fact(name: str, found: Iterable[Path]) -> ReleaseFact:
-        there = [path.stat().st_size for path in found if path.is_file()]
-        value = f"{len(there)} file{'' if len(there) == 1 else 's'}, {sum(there) / 1e6:.1f} MB"
-        return ReleaseFact(section="files", key=name, name=name, value=value)
-
-    made = [stack_paths(stack.group, telescope.name, stack.filter, roots) for stack in stacks if stack.status == "OK"]
-    folder = f"stacks/{{group}}/{telescope.name}/"
-    mean = roots.data / "stacks" / f"{telescope.name}_mean_psf.fits"
-    facts = [
-        fact(f"stacks/{mean.name}", [mean]),
-        fact(folder + "{group}_{filter}.fits", [paths.image for paths in made]),
-        fact(folder + "{group}_{filter}.weight.fits", [paths.weight for paths in made]),
-        fact(folder + "{group}_{filter}_psf.fits", [paths.psf for paths in made]),
-        fact(folder + "{group}_{filter}_ext.fits", [paths.extended for paths in made]),
-        *(
-            fact(
-                f"{folder}{{group}}_cat{suffix}",
-                sorted(
-                    {
-                        path
-                        for stack in stacks
-                        for path in source_list_paths(stack.group, telescope.name, roots)
-                        if path.suffix == suffix
-                    }
-                ),
-            )
-            for suffix in (".fits", ".parquet")
-        ),
-        fact(folder + "plots/", sorted({path for paths in made for path in paths.plots.glob("*") if path.is_file()})),
-    ]
-    years = sorted(roots.data.glob(f"[0-9][0-9][0-9][0-9]/{telescope.name}"))
-    for name, pattern in _FRAME_FILES.items():
-        found = (path for year in years for path in year.glob(pattern))
-        facts.append(fact(f"{{year}}/{telescope.name}/{name}", found))
-    return tuple(facts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,33 @@ def _properties(release: Release) -> list[tuple[str, str]]:
     ]
 
 
+def _compressed(release: Release) -> list[list[str]]:
+    """A row a group of the compressed copy: how much, and the worst of what was lost."""
+
+    def worst(values: Iterable[float | None], digits: int) -> str:
+        return _figure(max((value for value in values if value is not None), default=None), digits)
+
+    rows = []
+    for group, found in itertools.groupby(release.compressed, key=lambda row: row.group):
+        every = list(found)
+        lossy = [row for row in every if not row.lossless]
+        rows.append(
+            [
+                _cell(group),
+                str(len(lossy)),
+                _listed(sorted({row.quantize_level for row in lossy if row.quantize_level is not None})),
+                str(len(every) - len(lossy)),
+                f"{sum(row.bytes for row in every) / 1e6:.1f}",
+                f"{sum(row.source_bytes for row in every) / 1e6:.1f}",
+                worst((row.loss_rms for row in lossy), 4),
+                str(sum(row.n_stars or 0 for row in lossy)),
+                worst((row.loss_flux for row in lossy), 4),
+                worst((row.loss_mag for row in lossy), 5),
+            ]
+        )
+    return rows
+
+
 def _markdown(release: Release, names: Mapping[str, str]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -128,6 +156,7 @@ def _markdown(release: Release, names: Mapping[str, str]) -> str:
         span=span,
         plural=lambda number: "" if number == 1 else "s",
         properties=_properties(release),
+        compressed=_compressed(release),
         software=", ".join(f"{name} {_cell(version)}" for name, version in release.software.items()),
         keyword_table=lambda product: _keyword_table(release, product),
         facts=lambda section, name, value: _facts(release, section, name, value),

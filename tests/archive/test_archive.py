@@ -22,7 +22,7 @@ from models.base import Roots
 from models.release import SCHEMAS, Release
 from models.report import StackRow
 from models.settings import Settings, SourceSettings
-from tasks.archive import complete_release, verify_copy
+from tasks.archive import complete_release, verify_copy, write_sky
 from tasks.core.errors import StageError, UserError
 from tasks.core.ledger import Made, note_made
 from tasks.core.records import _seal
@@ -56,6 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Roots:
     (results / KEY).write_bytes(content + b"\n" + _seal(KEY, content) + b"\n")
     note_made(roots, Made(at="2026-01-02T03:04:05Z", stage="source-list", what="sources of X", key=KEY, outcome="made",
                           seconds=1.5, run="run-7"))  # fmt: skip
+    write_sky(roots, TELESCOPE)
     write_release(roots, TELESCOPE, {})
     complete_release(roots, TELESCOPE, Settings(data_root=roots.data))
     return roots
@@ -121,7 +122,7 @@ def test_mocs_cover_what_has_data(made: Roots) -> None:
 def test_the_same_bytes_again(made: Roots) -> None:
     files = [*(made.data / "stacks").rglob("*_moc.fits"), made.data / "stacks" / "obscore.vot"]
     before = {path: path.read_bytes() for path in files}
-    complete_release(made, TELESCOPE, Settings(data_root=made.data))
+    write_sky(made, TELESCOPE)
     assert {path: path.read_bytes() for path in files} == before
 
 
@@ -260,5 +261,8 @@ def test_what_is_no_release_says_so(copy: Path, made: Roots) -> None:
 def test_a_release_that_cannot_be_completed_says_why(copy: Path) -> None:
     roots = Roots(data=copy, raw=copy / "raw")
     (copy / "stacks/X/T120/X_r.weight.fits").write_bytes(b"no FITS")
+    with pytest.raises(StageError, match="cannot be read"):
+        write_sky(roots, TELESCOPE)
+    (copy / "stacks/release.json").write_text("{")
     with pytest.raises(StageError, match="cannot be read"):
         complete_release(roots, TELESCOPE, Settings(data_root=copy))

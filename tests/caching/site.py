@@ -66,6 +66,7 @@ _STAGE_OF_FUNCTION = {
     "group_pictures": "pictures-of-group",
     "night_picture": "timeline-of-night",
     "make_source_list": "source-list",
+    "compress_image": "compressed-copy",
 }
 
 
@@ -101,6 +102,7 @@ _PRODUCTS: dict[str, Callable[[Any], list[FileRef]]] = {
     "plots-of-stack": pictures_in,
     "pictures-of-group": pictures_in,
     "timeline-of-night": lambda made: [made.file],
+    "compressed-copy": lambda made: [made.file],
 }
 """What each stage writes, by its result; stages that are not here write no file."""
 

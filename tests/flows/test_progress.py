@@ -1,4 +1,7 @@
-"""A stage of many pieces: results in order, failures among them, few under way at a time, what is known not made."""
+"""A stage of many pieces: results in order, failures among them, few under way at a time, what is known not made.
+
+And one that is such a stage: the compressed copy of a release.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from prefect import flow, task
 from prefect.artifacts import Artifact
@@ -17,12 +21,16 @@ from prefect.testing.utilities import prefect_test_harness
 
 import flows._progress
 import flows._tally
+from flows._compressed import compress_release
 from flows._prefect import task_threads
 from flows._progress import RunProgress
 from flows._runner import task_runner
 from flows._tally import Tally
 from models.frame import FrameFailure, FrameRecord, RawFrame
+from models.run import RunContext
+from models.settings import Settings
 from tasks.core.records import NOTHING
+from tests.sourcelists.sky import place, stars
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -193,3 +201,34 @@ def test_a_run_goes_on_where_its_progress_cannot_be_shown(monkeypatch, caplog):
     assert [record.message for record in caplog.records if record.name == "ohp.progress"] == [
         "unseen: its progress is no longer shown: ConnectError: no server"
     ]
+
+
+def test_the_compressed_copy_follows_the_images(tmp_path, capsys):
+    made = place(tmp_path, *stars(np.random.default_rng(5), 4))
+    folder = tmp_path / "compressed" / "X" / "T120"
+
+    def compressed(**settings: Any) -> list[FrameFailure]:
+        run = RunContext.of("T120", Settings(data_root=tmp_path, release={"compressed": True} | settings))
+
+        @flow(task_runner=task_runner())
+        def release() -> list[dict[str, Any]]:
+            return [failure.model_dump() for failure in compress_release(run)]
+
+        return [FrameFailure.model_validate(each) for each in release()]
+
+    assert compressed(compressed=False) == []
+    assert not folder.exists()
+    assert compressed() == []
+    names = {f"X_{filter}{kind}.fits.fz" for filter in "rR" for kind in ("", ".weight", "_psf")}
+    assert {path.name for path in folder.iterdir()} == names
+    assert "compressed copy: 6 in" in capsys.readouterr().err
+    (folder / "X_g.fits.fz").write_bytes(b"of a stack that is gone")
+    (folder / "X_R.fits.fz").unlink()
+    before = (folder / "X_r.fits.fz").stat().st_mtime_ns
+    assert compressed() == []
+    assert "compressed copy: 1 (5 more as recorded)" in capsys.readouterr().err
+    assert {path.name for path in folder.iterdir()} == names
+    assert (folder / "X_r.fits.fz").stat().st_mtime_ns == before
+    made.roots.of(made.stacks[0].image).write_bytes(b"no FITS")
+    [failure] = compressed()
+    assert (failure.file, "cannot be read" in failure.reason) == ("compressed/X/T120/X_r.fits.fz", True)
