@@ -110,7 +110,7 @@ def exists(name: str) -> bool:
 def test_settings_exist(path):
     known, text = sections(), path.read_text()
     for section, name in re.findall(r"`(\w+)\.(\w+)`", text):
-        if section in known:
+        if section in known and name not in {"json", "md"}:  # release.json is a file
             assert name in known[section].model_fields, f"{path.name}: {section}.{name}"
     for variable in set(re.findall(r"\bOHP_[A-Z0-9_]*[A-Z0-9]", text)) - {"OHP_SECTION__NAME"}:
         section, _, name = variable.removeprefix("OHP_").lower().partition("__")
