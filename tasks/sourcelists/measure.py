@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.sourcelist import APERTURES_FWHM, SourceBand, SourceFlag
-from tasks.sourcelists.apertures import Circles, Kron, blemishes, circles, kron, missing_weight
+from tasks.sourcelists.apertures import Circles, Kron, blemishes, circles, kron
 from tasks.sourcelists.corrections import (
     LEAST_FLOOR,
     correct,
@@ -19,7 +19,7 @@ from tasks.sourcelists.corrections import (
 )
 from tasks.sourcelists.detect import Detection
 from tasks.sourcelists.images import BandImage, BoolImage, FloatArray
-from tasks.sourcelists.noise import SEEING_SHARE, Mixing, NoiseFactors, measure_factors, mixing
+from tasks.sourcelists.noise import Mixing, NoiseFactors, measure_factors, mixing
 from tasks.sourcelists.psf import PsfFluxes, neighbour_light, psf_fluxes
 
 __all__ = ["Measured", "measure_band"]
@@ -62,7 +62,7 @@ def _error(
     return np.sqrt(np.square(factor * white) * sky + light / gain * photons)
 
 
-def _with_floor(flux: FloatArray, error: FloatArray, floor: float | FloatArray) -> FloatArray:
+def _with_floor(flux: FloatArray, error: FloatArray, floor: float) -> FloatArray:
     """With what does not fall with flux, mag."""
     return np.hypot(error, floor / 1.0857 * np.nan_to_num(flux))
 
@@ -119,12 +119,11 @@ def _assembled(
         for k in range(last)
     ]
     common = float(np.hypot(LEAST_FLOOR, band.zero_point_error))
-    fewer = 1.0857 * SEEING_SHARE * missing_weight(band, x, y)
     floors = [float(np.hypot(step.floor, common)) for step in steps] + [common]
     raised = np.column_stack([10 ** (-0.4 * step.at) for step in steps] + [np.ones(x.size)])
     aperture = circle.flux * raised
     aperture_err = raised * np.column_stack(
-        [_with_floor(circle.flux[:, k], error[:, k], np.hypot(floors[k], fewer)) for k in range(last + 1)]
+        [_with_floor(circle.flux[:, k], error[:, k], floors[k]) for k in range(last + 1)]
     )
     psf = psf_err = chi2 = np.full(x.size, np.nan)
     psf_step, psf_floor = None, None
@@ -141,14 +140,12 @@ def _assembled(
         up = 10 ** (-0.4 * psf_step.at)
         # An error of the PSF acts on what neighbours throw under a source, too.
         psf, chi2 = fitted.flux * up, fitted.chi2
-        psf_err = up * _with_floor(
-            fitted.flux * np.hypot(1.0, np.nan_to_num(fitted.share)), noise, np.hypot(psf_floor, fewer)
-        )
+        psf_err = up * _with_floor(fitted.flux * np.hypot(1.0, np.nan_to_num(fitted.share)), noise, psf_floor)
         flags[~np.isfinite(psf)] |= SourceFlag.BAD_FIT
         radius = APERTURES_FWHM[1] * band.fwhm_px
         near = neighbour_light(band, x, y, fitted.flux, radius)
         flags[near > _NEIGHBOURS * np.maximum(circle.flux[:, 1] - near, 1e-30)] |= SourceFlag.BLENDED
-    total, total_err = _kron(band, ellipse, factors, medians, stars, reference, reference_error, common, fewer)
+    total, total_err = _kron(band, ellipse, factors, medians, stars, reference, reference_error, common)
     nothing = (flags & SourceFlag.NO_DATA) > 0
     for each in (aperture, aperture_err, total, total_err):
         each[nothing] = np.nan
@@ -171,7 +168,7 @@ def _assembled(
 
 def _kron(
     band: BandImage, ellipse: Kron, factors: NoiseFactors, medians: Mixing, stars: BoolImage, reference: FloatArray,
-    reference_error: FloatArray, common: float, fewer: FloatArray,
+    reference_error: FloatArray, common: float,
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     """Kron fluxes raised by the light of a point source beyond a circle of the ellipse's area, and their errors.
 
@@ -185,4 +182,4 @@ def _kron(
         noise = 1.0857 * np.hypot(error[stars] / flux[stars], reference_error[stars] / reference[stars])
     known = np.isfinite(step) & np.isfinite(noise)
     left = np.median(np.square(step[known])) / 0.455 - np.median(np.square(noise[known])) if known.sum() >= 5 else 4e-4
-    return flux, _with_floor(flux, error, np.hypot(np.hypot(np.sqrt(max(float(left), 0.0)), common), fewer))
+    return flux, _with_floor(flux, error, float(np.hypot(np.sqrt(max(float(left), 0.0)), common)))

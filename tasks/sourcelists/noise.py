@@ -12,7 +12,7 @@ from tasks.sourcelists.apertures import circles
 from tasks.sourcelists.images import BandImage, BoolImage, FloatArray, robust
 from tasks.sourcelists.psf import psf_fluxes
 
-__all__ = ["SEEING_SHARE", "Mixing", "NoiseFactors", "measure_factors", "mixing"]
+__all__ = ["Mixing", "NoiseFactors", "measure_factors", "mixing"]
 
 _RADII = (*APERTURES_FWHM, 0.75, 4.0)
 _FEWEST, _MOST = 40, 1500
@@ -126,11 +126,11 @@ class Mixing(NamedTuple):
         return np.interp(step, steps, self.sky[:, which]), np.interp(step, steps, self.photons[:, which])
 
 
-SEEING_SHARE = 0.3
+_SEEING_SHARE = 0.3
 """How much of a pixel's light seeing moves from frame to frame, as a share: FWHM differing by some 30 %."""
 
 
-def mixing(band: BandImage, sigma: float, share: float = SEEING_SHARE) -> Mixing:
+def mixing(band: BandImage, sigma: float, share: float = _SEEING_SHARE) -> Mixing:
     """Tabulate it for a band; `sigma`: noise of a pixel of the stack."""
     if band.psf is None or band.solitude <= 1.0 or sigma <= 0:
         return Mixing(np.array([1.0, 2.0]), *np.ones((2, 2, len(APERTURES_FWHM) + 1)))
