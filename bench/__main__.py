@@ -29,6 +29,7 @@ SUBJECTS = (
     "orchestration",
     "holding",
     "flat",
+    "growth",
     "nothing",
     "scale",
 )

@@ -20,8 +20,8 @@ __all__ = ["YEAR", "campaign", "here"]
 YEAR = 2025
 
 
-def campaign(place: Place, name: str = "campaign") -> Roots:
-    """M51 and M67 in six filters, simulated; one data root a name."""
+def campaign(place: Place, name: str = "campaign", frames: int = 3) -> Roots:
+    """M51 and M67 in the filters of the year, `frames` of each, simulated; one data root a name."""
     root = place.folder / name
     if root.exists():
         shutil.rmtree(root)
@@ -29,7 +29,7 @@ def campaign(place: Place, name: str = "campaign") -> Roots:
     few = place.frames < 100
     options = SimulationOptions(
         seed=1, years=(YEAR,), fields=("M67",) if few else ("M51", "M67"), filters=("g", "r") if few else (),
-        frames=1 if few else 3,
+        frames=1 if few else frames,
     )  # fmt: skip
     simulate_campaign(roots, options, workers=machine()["cores"])
     return roots

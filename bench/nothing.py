@@ -70,6 +70,8 @@ def measure(place: Place) -> list[Figure]:
     taken: dict[str, list[float]] = {_LOOKED_AT: [], _UNTOUCHED: [], _EMBEDDED: []}
     with server(roots.data, logs / "nothing-server.log") as beside:
         place.child(roots, "nothing-first", "--simulated", "--release", server=beside)
+        # The groups' pages now link to what the release's last step made after them.
+        run(command, logs / "nothing-settled.log", place.environment(beside))
         before = size(roots)
         _forget(roots)
         said, _ = place.child(roots, "nothing-counted", "--release", server=beside)

@@ -15,11 +15,13 @@ __all__ = ["measure"]
 
 _KEEP = ("raw", "catalogs", "astrometry_index", ".prefect")
 _WORKERS = (1, 2)
+_FRAMES = 8
+"""Of each field and filter, 64 in all: masters, catalogues and what follows the frames count as in a small night."""
 
 
 def measure(place: Place) -> list[Figure]:
     """One and two workers in turns, each time on a data root without products (the index files of the fields stay)."""
-    roots = campaign(place, "workers")
+    roots = campaign(place, "workers", _FRAMES)
     taken: dict[int, list[dict[str, Any]]] = {number: [] for number in _WORKERS}
     place.child(roots, "workers-first", "--warm", "--reduce", str(YEAR), telescope="T120")
     for turn in range(place.repeats):

@@ -36,6 +36,7 @@ POOL = "ohp"
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _PREFECT_FILE = Path("deployments") / "prefect.yaml"
 _PATIENCE_S = 120.0
+"""For a server or worker to be up on a machine that does nothing else."""
 _GRACE_S = 20.0
 
 _DEFAULTS = {
@@ -163,7 +164,9 @@ def _holder(roots: Roots, name: str) -> int | None:
     return None
 
 
-def _become(roots: Roots, name: str, arguments: list[str], environment: dict[str, str]) -> int:
+def _become(
+    roots: Roots, name: str, arguments: list[str], environment: dict[str, str], program: str = "prefect"
+) -> int:
     """Take the lock and turn into the server or worker: signals then reach it, and the lock ends with it."""
     file = os.open(_state(roots, name), os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -176,7 +179,7 @@ def _become(roots: Roots, name: str, arguments: list[str], environment: dict[str
     os.pwrite(file, str(os.getpid()).encode(), 0)
     os.set_inheritable(file, True)
     os.chdir(_CHECKOUT)
-    os.execve(sys.executable, [sys.executable, "-m", "prefect", *arguments], environment)  # noqa: S606 (no shell)  # nosec B606
+    os.execve(sys.executable, [sys.executable, "-m", program, *arguments], environment)  # noqa: S606 (no shell)  # nosec B606
 
 
 def _in_background(
@@ -193,9 +196,10 @@ def _in_background(
             again, cwd=_CHECKOUT, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
             start_new_session=True, env=environment,
         )  # fmt: skip
-    end = time.monotonic() + _PATIENCE_S
+    started = time.monotonic()
     while not up():
-        if process.poll() is not None or time.monotonic() > end:
+        busy = max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+        if process.poll() is not None or time.monotonic() > started + busy * _PATIENCE_S:
             say(f"the {name} did not start; see {log}")
             return STATUS_FAILED
         time.sleep(0.3)
@@ -233,7 +237,7 @@ def start_server(command: Command, options: Options) -> int:
             say(f"interface: {_page(options)}")
         return done
     arguments = ["server", "start", "--host", options.host, "--port", str(_port(options))]
-    return _become(roots, "server", arguments, environment)
+    return _become(roots, "server", arguments, environment, "deployments.prefect_server")
 
 
 def _page(options: Options) -> str:

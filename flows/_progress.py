@@ -28,6 +28,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from flows import _effort as effort
 from flows._pace import Pace
 from flows._prefect import task_threads
 from flows._tally import ProgressArtifact, Tally
@@ -175,6 +176,7 @@ class RunProgress:
         for call in calls:
             results.append(_known(work, call))
             if results[-1] is NOTHING:
+                effort.count()
                 futures[(submit or work.submit)(*_as_it_is(call, submit is not None))] = len(results) - 1
         return Begun(results, futures, started)
 
@@ -218,8 +220,13 @@ class RunProgress:
         under_way: dict[PrefectFuture[Any], tuple[int, int]] = {}
         ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
         pace = Pace()
-        with ExitStack() as bars:
-            stages = [bars.enter_context(self.stage(link.name, len(calls))) for link in links]
+        bars = [ExitStack() for _ in links]
+        with ExitStack() as every:
+            for bar in reversed(bars):  # so that the first stage is the first to say how it went
+                every.enter_context(bar)
+            stages = [
+                bar.enter_context(self.stage(link.name, len(calls))) for bar, link in zip(bars, links, strict=True)
+            ]
 
             def note(at: int, number: int, result: Any) -> None:
                 results[at][number] = result
@@ -246,6 +253,7 @@ class RunProgress:
                     stages[at].as_recorded()
                     continue
                 pace.wait()
+                effort.count()
                 future = links[at].work.submit(*_as_it_is(call, on_threads=False))
                 under_way[future] = (at, number)
                 future.add_done_callback(ended.put)

@@ -1,4 +1,4 @@
-"""A release that was made whole, and that nobody has touched since, is not looked at frame by frame again.
+"""A release in which a run found nothing to do, and that nobody has touched since, is not looked at frame by frame.
 
 All that a release is made from is compared at once: every file of the raw tree and of the data root (by inode, size and
 times), profile, targets, settings, our code, the programs' versions. One difference, and everything is looked at as
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from flows import _effort as effort
 from flows._parts import Part
-from flows._way import is_unforeseen
 from models.base import Roots
 from models.run import RunContext, RunSummary
 from tasks.core.files import write_json
@@ -74,9 +74,10 @@ class Release:
         self._run = run
         self._file = run.roots.data / ".cache" / "unchanged" / f"whole_{run.telescope.name}.json"
         self._raw = self._state_of_raw()
+        self._effort = effort.so_far()
 
     def as_it_was(self) -> RunSummary | None:
-        """What the last run found, if it made all it could and nothing has been touched since; else None."""
+        """What the last run found, if it found nothing to do and nothing has been touched since; else None."""
         if self._run.refresh or self._raw is None:
             return None
         try:
@@ -91,10 +92,14 @@ class Release:
         return summary.model_copy(update={"figures": {"unchanged": said, **summary.figures}})
 
     def remember(self, parts: Sequence[Part], summary: RunSummary) -> None:
-        """Note the release as it is now, unless something waits, or might go better the next time."""
+        """Note the release as it is now, if the run found all on record and nothing waits.
+
+        What a run has to make, or fails at in a way that is on no record (a tool that crashed, a mistake of ours), the
+        next run looks at again.
+        """
         self._file.unlink(missing_ok=True)
         failures = [*summary.failures, *(failure for each in parts for failure in each.failures)]
-        if summary.n_pending or any(failure.pending or is_unforeseen(failure) for failure in failures):
+        if self._effort != effort.so_far() or summary.n_pending or any(failure.pending for failure in failures):
             return
         # A raw frame that came or changed while the run was at work may not have been seen by it.
         if self._raw is None or self._state_of_raw() != self._raw:

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from prefect.transactions import CommitMode, transaction
 
+from flows import _effort as effort
 from models.base import Record, Roots
 from models.frame import FrameFailure
 from models.run import RunContext
@@ -20,12 +21,10 @@ from tasks.core.files import safe_name
 from tasks.core.records import recording
 from tasks.core.tools import StoppedError
 
-__all__ = ["Way", "as_failure", "is_unforeseen", "stages"]
+__all__ = ["Way", "as_failure", "stages"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_UNFORESEEN = "unforeseen "
 
 
 def as_failure(error: BaseException, file: str, stage: str, roots: Roots) -> FrameFailure:
@@ -39,6 +38,7 @@ def as_failure(error: BaseException, file: str, stage: str, roots: Roots) -> Fra
     BaseException
         The error itself, where it says that the run is being stopped.
     """
+    effort.count()
     if isinstance(error, StageError):
         return error.record(file)
     if isinstance(error, StoppedError) or not isinstance(error, Exception):
@@ -56,14 +56,9 @@ def as_failure(error: BaseException, file: str, stage: str, roots: Roots) -> Fra
     return FrameFailure(
         file=file,
         stage=stage,
-        reason=f"{_UNFORESEEN}{type(error).__name__}: {first}",
+        reason=f"unforeseen {type(error).__name__}: {first}",
         remedy=f"a mistake of the pipeline: {where}",
     )
-
-
-def is_unforeseen(failure: FrameFailure) -> bool:
-    """Whether it is a mistake of ours (`as_failure`), which nothing keeps on record."""
-    return failure.reason.startswith(_UNFORESEEN)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 python -m flows.build_release
 python -m flows.build_release --root /data/ohp --raw-root /archive/raw
 
-The same work as reduce_year and stack_target, in one run; what is made already is only checked, and where no file,
-setting or program has changed since the last run, that is said and nothing else is done.
+The same work as reduce_year and stack_target, in one run; what is made already is only checked. If the last run found
+nothing to do, and no file, setting or program has changed since, that is said and nothing else is done.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class SimulationOptions(Record):
     frames: int = Field(3, ge=1, le=200, description="frames of each field, filter and year")
     biases: int = Field(7, ge=0, le=100, description="biases a year")
     flats: int = Field(5, ge=0, le=100, description="flats of each filter and year")
-    size: int = Field(1024, ge=256, le=2048, description="side of the frames, px; the T080's are 1.5 times as wide")
+    size: int = Field(1024, ge=256, le=4096, description="side of the frames, px; the T080's are 1.5 times as wide")
     oddities: bool = Field(True, description="mislabelled, underexposed and warm calibration frames among the others")
     real_m67: str | None = Field(
         None, description="file of Gaia's stars of M67 (CSV) to use in place of statistical ones"

@@ -6,6 +6,7 @@ answer, be it that nothing is known, stays in ``catalogs/names.json``; a failure
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -37,11 +38,19 @@ def _path(roots: Roots) -> Path:
     return roots.catalogs / "names.json"
 
 
+@functools.lru_cache(maxsize=16)
+def _answers(path: Path, *_: int) -> dict[str, NamedPlace]:
+    """What the file says, kept while its inode, size and times stay: it is asked for each frame."""
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    return {word: NamedPlace.model_validate({"word": word, **entry}) for word, entry in entries.items()}
+
+
 def known_names(roots: Roots) -> dict[str, NamedPlace]:
     """Every answer at hand, by the word that was asked for."""
+    path = _path(roots)
     try:
-        entries = json.loads(_path(roots).read_text(encoding="utf-8"))
-        return {word: NamedPlace.model_validate({"word": word, **entry}) for word, entry in entries.items()}
+        seen = path.stat()
+        return dict(_answers(path, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError, ValidationError) as error:

@@ -7,6 +7,7 @@ table that does not match the digest in its JSON is not believed.
 from __future__ import annotations
 
 import fcntl
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -54,10 +55,17 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@functools.lru_cache(maxsize=4096)
+def _described(path: Path, *_: int) -> StoredCone:
+    """What a JSON file says, kept while its inode, size and times stay: a release asks 40 000 times for 200 of them."""
+    return StoredCone.model_validate_json(path.read_bytes())
+
+
 def _load(path: Path, catalogue: str) -> StoredCone | None:
     """The description in a JSON file of the store; None, said in the log, where it cannot be believed."""
     try:
-        stored = StoredCone.model_validate_json(path.read_bytes())
+        seen = path.stat()
+        stored = _described(path, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
     except FileNotFoundError:
         return None  # replaced by another process between listing and reading
     except (OSError, ValidationError) as error:

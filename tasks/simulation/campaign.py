@@ -172,7 +172,7 @@ def store_skies(roots: Roots, options: SimulationOptions, names: Iterable[str]) 
     """Put Gaia's and PS1's catalogues of fields into the local store; the number of their rows."""
     rows = 0
     for name in names:
-        field = field_named(name)
+        field = field_named(name, options.size)
         cone = Cone(ra=field.ra, dec=field.dec, radius=field.radius)
         query = f"simulated sky, seed {options.seed}, field {name}"
         gaia, ps1 = gaia_table(options, name), ps1_table(options, name)

@@ -161,6 +161,15 @@ def archive_field(group: str) -> Field:
     )  # fmt: skip
 
 
-def field_named(name: str) -> Field:
-    """A field by the name that frames give it."""
-    return archive_field(name.removeprefix(ARCHIVE)) if name.startswith(ARCHIVE) else FIELDS[name]
+_USUAL_SIDE = 2048
+_REACH_DEG = 0.25
+"""Beyond a corner of the chip: dithers, and what a catalogue must have around a frame."""
+
+
+def field_named(name: str, side: int = _USUAL_SIDE) -> Field:
+    """A field by the name that frames give it, wide enough for a chip of `side` pixels."""
+    field = archive_field(name.removeprefix(ARCHIVE)) if name.startswith(ARCHIVE) else FIELDS[name]
+    if side <= _USUAL_SIDE:
+        return field
+    corner = side / 2**0.5 * 0.78 / 3600.0
+    return field.model_copy(update={"radius": max(field.radius, 1.2 * corner + _REACH_DEG)})

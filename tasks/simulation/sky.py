@@ -176,14 +176,14 @@ def field_sources(options: SimulationOptions, name: str) -> Table:
         as drawn: errors belong to the catalogues. Parallax is not applied to positions (it is below 20 mas for
         all but a handful).
     """
-    table, field = _own_sources(options, name), field_named(name)
+    table, field = _own_sources(options, name), field_named(name, options.size)
     return _share_with_neighbours(table, field, options) if field.neighbours else table
 
 
 @functools.lru_cache(maxsize=4)
 def _own_sources(options: SimulationOptions, name: str) -> Table:
     """What was drawn for a field, whatever its neighbours have at the same place."""
-    field = field_named(name)
+    field = field_named(name, options.size)
     rng = rng_for(options.seed, "sky", name)
     parts = [_field_stars(rng, field)]
     if field.cluster:

@@ -20,7 +20,7 @@ from tests.caching.site import YEAR, Site
 from tests.caching.test_killed import half_written, undated
 from tests.demo import REPO
 
-__all__ = ["GROUP", "YEAR", "Place", "differences", "processes_with", "simulated"]
+__all__ = ["GROUP", "YEAR", "Place", "differences", "patience", "processes_with", "simulated"]
 
 GROUP = "M67"
 SIDE = 512
@@ -80,7 +80,7 @@ class Place:
             start_new_session=True,
         )  # fmt: skip
 
-    def run(self, *arguments: str, timeout: float = 600, **options: Any) -> tuple[int, str]:
+    def run(self, *arguments: str, timeout: float = 3600, **options: Any) -> tuple[int, str]:
         """The same to its end; exit status and what it printed."""
         process = self.start(*arguments, **options)
         try:
@@ -121,6 +121,11 @@ class Place:
         left = [path.relative_to(data).as_posix() for path in data.rglob("*.tmp") if ".prefect" not in path.parts]
         scratch = [path.name for path in self.roots.scratch.iterdir()] if self.roots.scratch.is_dir() else []
         return half_written(self.site) + left + scratch
+
+
+def patience(seconds: float) -> float:
+    """As long as so many seconds of a machine that does nothing else."""
+    return seconds * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 
 
 def differences(ours: Place, undisturbed: Place, years: Sequence[str] = (f"{YEAR}",)) -> list[str]:

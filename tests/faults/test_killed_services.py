@@ -48,7 +48,7 @@ def restart(installation: Installation) -> None:
 
 def idle(installation: Installation) -> None:
     """Wait until no flow is at work."""
-    until(lambda: not installation.processes(), 400, "the end of the flows")
+    until(lambda: not installation.processes(), 1800, "the end of the flows")
 
 
 @pytest.mark.parametrize("what", ["small", "demo"])
@@ -98,7 +98,7 @@ def watched(
     installation: Installation, run: str, place: Place, kills: list[tuple[int, str]], done: list[tuple[int, str]]
 ) -> str:
     """Follow a run to its end, killing what is due; its final state, `LOST` if nobody can tell."""
-    end = time.monotonic() + 900
+    end = time.monotonic() + 3600
     while time.monotonic() < end:
         if kills and len(pieces(place)) >= kills[0][0]:
             pid = victim_of(kills[0][1], installation)

@@ -69,7 +69,7 @@ def space(path: Path) -> int:
 
 def at_work(place: Place, process: subprocess.Popen[str], bodies: int = 6) -> None:
     """Wait until so many stages have run."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 3600
     while process.poll() is None and len(read_made(place.roots)) < bodies:
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -77,7 +77,7 @@ def at_work(place: Place, process: subprocess.Popen[str], bodies: int = 6) -> No
 
 def to_its_end(process: subprocess.Popen[str]) -> tuple[int, str]:
     try:
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=3600)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

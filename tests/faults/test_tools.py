@@ -11,13 +11,12 @@ import re
 
 import pytest
 
-from tests.faults.place import Place, differences, processes_with, simulated
+from tests.faults.place import Place, differences, patience, processes_with, simulated
 from tests.faults.standins import BEHAVIOURS, LIES, stand_ins
 
 pytestmark = [pytest.mark.tools]
 
 _LIMIT_S = 12
-_LIMITS = (f"--astrometry-timeout-s={_LIMIT_S}", f"--psf-timeout-s={_LIMIT_S}")
 _FRAME_TOOLS = ("solve-field", "source-extractor", "psfex")
 _BAD = tuple(BEHAVIOURS)
 _LOG_LIMIT = 9 << 20
@@ -26,6 +25,11 @@ _LOG_LIMIT = 9 << 20
 def mark() -> str:
     """A number of seconds that nobody else sleeps."""
     return f"{random.SystemRandom().randrange(10**8, 10**9)}"
+
+
+def limits(*sections: str) -> list[str]:
+    """How long a tool may take: one that is well shall not be taken for one that hangs."""
+    return [f"--{section}-timeout-s={patience(_LIMIT_S):.0f}" for section in sections]
 
 
 def failures(place: Place) -> list[dict]:
@@ -54,7 +58,7 @@ def test_frames_whose_tools_misbehave(form, api, campaign_root, tmp_path):
         plans, flood = {tool: list(_BAD) for tool in _FRAME_TOOLS}, 3 << 30
     place, unique = Place.beside(source, tmp_path / "data", api), mark()
     path = stand_ins(tmp_path / "tools", plans, unique, flood)
-    status, output = place.reduce(*_LIMITS, PATH=path)
+    status, output = place.reduce(*limits("astrometry", "psf"), PATH=path)
     assert status == 0, output
     assert "Traceback" not in output
     assert processes_with(unique) == {}
@@ -93,7 +97,7 @@ def test_scamp_misbehaves_and_the_season_is_aligned_without_it(what, undisturbed
     place, unique = Place.beside(undisturbed.roots.data, tmp_path / "data", api, products=True), mark()
     place = Place(place.roots.model_copy(update={"raw": undisturbed.roots.raw}), api)
     path = stand_ins(tmp_path / "tools", {"scamp": [what]}, unique)
-    status, output = place.stack("--refresh", "align-group", f"--scamp-timeout-s={_LIMIT_S}", PATH=path)
+    status, output = place.stack("--refresh", "align-group", *limits("scamp"), PATH=path)
     assert status == 0, output
     assert (tmp_path / "tools" / "scamp" / "calls").read_text().startswith(f"1 {what}")
     assert "Traceback" not in output
@@ -134,7 +138,7 @@ def test_swarp_misbehaves_for_one_filter_and_the_other_is_stacked(what, undistur
     place, unique = Place.beside(undisturbed.roots.data, tmp_path / "data", api, products=True), mark()
     place = Place(place.roots.model_copy(update={"raw": undisturbed.roots.raw}), api)
     path = stand_ins(tmp_path / "tools", {"SWarp": [what]}, unique)
-    status, output = place.stack("--refresh", "combine", f"--stack-timeout-s={_LIMIT_S}", PATH=path)
+    status, output = place.stack("--refresh", "combine", *limits("stack"), PATH=path)
     assert status == 0, output
     assert "Traceback" not in output
     assert processes_with(unique) == {}

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from flows import _effort as effort
 from flows._parts import Part
 from flows._untouched import Release
 from flows._way import as_failure
@@ -91,15 +92,27 @@ def test_another_source_tree(place, monkeypatch):
 
 def test_what_may_go_better_is_tried_again(place):
     pending = FAILED.model_copy(update={"pending": True})
-    mistake = as_failure(ZeroDivisionError("ours"), "a", "reduce", run_at(place).roots)
-    for failures, summary in (
-        ((pending,), SUMMARY),
-        ((mistake,), SUMMARY),
-        ((), SUMMARY.model_copy(update={"n_pending": 1})),
-    ):
+    for failures, summary in (((pending,), SUMMARY), ((), SUMMARY.model_copy(update={"n_pending": 1}))):
         remembered(place)
         remembered(place, *failures, summary=summary)
         assert Release(run_at(place)).as_it_was() is None
+
+
+def test_a_failure_that_is_on_no_record_is_tried_again(place):
+    """A tool that crashed, a mistake of ours: neither is the frame's."""
+    remembered(place)
+    release = Release(run_at(place))
+    failure = as_failure(ZeroDivisionError("ours"), "a", "reduce", run_at(place).roots)
+    release.remember([Part("2025", "reduce-year", failure)], SUMMARY)
+    assert Release(run_at(place)).as_it_was() is None
+
+
+def test_a_run_that_made_something_is_followed_by_one_that_looks(place):
+    remembered(place)
+    release = Release(run_at(place))
+    effort.count()  # as flows._progress does of each piece that it submits
+    release.remember([], SUMMARY)
+    assert Release(run_at(place)).as_it_was() is None
 
 
 def test_a_raw_frame_that_came_while_the_run_was_at_work(place):

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Figures", "growth"]
+__all__ = ["GROUPS", "Figures", "growth"]
+
+GROUPS = ("M67", "M51")
+"""What is asked for."""
 
 
 @dataclass

@@ -14,12 +14,11 @@ import pytest
 
 from models.base import Roots
 from tasks.core.files import digest_file
-from tests.load.figures import Figures
+from tests.load.figures import GROUPS, Figures
 from tests.server.installation import REPO, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.load, pytest.mark.tools]
 
-_GROUPS = ("M67", "M51")
 _ACCOUNTS = (20001, 20002)
 _TOGETHER = 20000
 """Two accounts and the group both are in; the kernel does not ask whether they have names."""
@@ -68,26 +67,6 @@ def share(folder: Path) -> None:
             parent.chmod(parent.stat().st_mode | 0o011)
 
 
-@pytest.fixture(scope="module")
-def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root of two groups, stacked."""
-    if existing := request.config.getoption("--busy"):
-        return Path(existing)
-    from models.simulation import SimulationOptions
-    from tasks.simulation import simulate_campaign
-
-    root = tmp_path_factory.mktemp("finished")
-    options = SimulationOptions(
-        seed=11, years=(2023,), fields=_GROUPS, filters=("g", "r"), frames=2, biases=3, flats=3, oddities=False
-    )
-    simulate_campaign(Roots(data=root, raw=root / "raw"), options, workers=2)
-    environment = os.environ | {"OHP_CATALOG_MODE": "offline", "OHP_SIMBAD_URLS": "", "HOME": str(root)}
-    for arguments in (("flows.reduce_year", "2023"), ("flows.stack_target", *_GROUPS)):
-        command = [sys.executable, "-m", *arguments, "--root", str(root)]
-        subprocess.run(command, cwd=REPO, env=environment, check=True, capture_output=True)
-    return root
-
-
 def products(roots: Roots) -> dict[str, str]:
     return {path.name: digest_file(path) for path in sorted((roots.data / "stacks").rglob("M*.fits"))}
 
@@ -105,9 +84,9 @@ def test_two_people_stack_different_groups(finished, tmp_path, figures: Figures,
     assert len(before) >= 12
     people = [
         begin(roots, group, uid, tmp_path / f"home{number}", "--refresh", "combine", "--refresh", "align-group")
-        for number, (group, uid) in enumerate(zip(_GROUPS, accounts, strict=True))
+        for number, (group, uid) in enumerate(zip(GROUPS, accounts, strict=True))
     ]
-    said = [person.communicate(timeout=1500)[0] for person in people]
+    said = [person.communicate(timeout=7200)[0] for person in people]
 
     made = [json.loads(line) for line in (root / "logs" / "made.jsonl").read_text().splitlines()]
     stages = Counter(entry["stage"] for entry in made)

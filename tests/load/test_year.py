@@ -41,7 +41,7 @@ def database(kind: str, folder: Path) -> Iterator[dict[str, str]]:
 
 def ask(url: str, path: str, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=1800) as answer:
         return json.loads(answer.read())
 
 

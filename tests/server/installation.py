@@ -51,7 +51,7 @@ class Installation:
             "PREFECT_SERVER_API_PORT": str(self.port),
         } | environment  # fmt: skip
 
-    def run(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run one of our modules as a shell would."""
         return subprocess.run(
             [self.python, "-m", *arguments], cwd=REPO, env=self.environment, capture_output=True, text=True,
@@ -97,7 +97,7 @@ class Installation:
     def _ask(self, request: urllib.request.Request) -> Any:
         for pause in (1, 2, 4, 0):
             try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
+                with urllib.request.urlopen(request, timeout=300) as answer:
                     content = answer.read()
                 return json.loads(content) if content else None
             except urllib.error.HTTPError as error:
