@@ -41,7 +41,8 @@ worker: setup  ## the process that starts the runs that are due, in the backgrou
 deploy: setup  ## register the deployments, or bring them up to date
 	@$(PY) -m deployments deploy $(AT)
 
-pictures: setup  ## the pictures of README and docs/, from the demo's pages (needs Chromium)
+pictures: setup  ## the pictures of README and docs/, from the demo's pages
+	@scripts/setup --pictures
 	@$(PY) -m scripts.pictures --root demo
 
 docs: setup  ## the documentation site, site/index.html: readable from disk; any warning fails

@@ -271,7 +271,7 @@ class SourceSettings(Record):
     )
     match_arcsec: float = Field(1.5, gt=0, description="match radius to Gaia and PS1, arcsec")
     crowded_density: float = Field(
-        0.035, gt=0, description="detected sources a square FWHM above which stars are found and fitted together"
+        0.04, gt=0, description="maxima of light a square FWHM above which stars are found and fitted together"
     )
 
 

@@ -23,7 +23,7 @@ __all__ = [
 
 SIMULATED = ("T120", "T080")
 """Telescopes that the simulator knows."""
-FieldName = Literal["M51", "M67"]
+FieldName = Literal["M51", "M67", "M13"]
 FilterName = Literal["B", "V", "R", "g", "r", "i", "Ha", "Clear"]
 
 
@@ -32,7 +32,9 @@ class SimulationOptions(Record):
 
     seed: int = Field(1, ge=0, le=2**31, description="same seed, same bytes")
     years: tuple[int, ...] = Field((2019, 2023, 2025), description="years observed")
-    fields: tuple[FieldName, ...] = Field(("M51", "M67"), description="fields observed: M51, M67")
+    fields: tuple[FieldName, ...] = Field(
+        ("M51", "M67"), description="fields observed: M51, M67, M13 (a globular cluster)"
+    )
     filters: tuple[FilterName, ...] = Field(
         (),
         description="filters, used every year: B V R g r i Ha (default: what each year used); Ha on M51 only; "

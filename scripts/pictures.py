@@ -2,7 +2,7 @@
 
 python -m scripts.pictures --root demo
 
-Pages are looked at by Chromium, which has to be installed (`apt-get install chromium`).
+Pages are looked at by Chromium, which `make pictures` installs (Debian's package).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _photograph(browser: str, page: Path, width: int, height: int) -> Image.Imag
 def _pictures(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
     browser = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
-        raise UserError("no Chromium here to look at the pages with: apt-get install chromium")
+        raise UserError("no Chromium here to look at the pages with: scripts/setup --pictures")
     root = settings.roots.data
     missing = [name for name, *_ in (*_PAGES.values(), *_PLOTS.values()) if not (root / name).is_file()]
     if missing:

@@ -125,7 +125,7 @@ def _years(root: Path) -> list[str]:
 
 def _measure(args: argparse.Namespace, settings: Settings, telescope: Telescope) -> int:
     from tasks.report import software_versions
-    from tasks.truth import Scene, markdown_table, measure_campaign, measure_stacks, over_seeds
+    from tasks.truth import Scene, catalogue_figures, markdown_table, measure_campaign, measure_stacks, over_seeds
 
     campaigns = []
     for seed in args.seeds:
@@ -136,7 +136,8 @@ def _measure(args: argparse.Namespace, settings: Settings, telescope: Telescope)
         _command("flows.stack_target", *_GROUPS, *at, "--combine", "weighted")
         weighted = [figure for figure in measure_stacks(Scene.of(roots, telescope.name)) if "(weighted)" in figure.name]
         _command("flows.stack_target", *_GROUPS, *at)
-        campaigns.append([*measure_campaign(roots, telescope.name), *weighted])
+        lists = catalogue_figures(Scene.of(roots, telescope.name))
+        campaigns.append([*measure_campaign(roots, telescope.name), *weighted, *lists])
     figures = over_seeds(campaigns)
     versions = software_versions(("solve-field", "source-extractor", "scamp", "SWarp", "psfex"))
     text = (

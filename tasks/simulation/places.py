@@ -72,6 +72,10 @@ FIELDS = {
         name="M67", ra=132.8479, dec=11.8150, density=4500, slope=0.22, bright=9.5, galaxies=1500, cluster=1100,
         first_id=10_000_001,
     ),
+    "M13": Field(
+        name="M13", ra=250.4235, dec=36.4613, density=2400, slope=0.20, bright=10.0, galaxies=2000, cluster=6000,
+        cluster_deg=0.03, cluster_shift=2.5, first_id=20_000_001,
+    ),
 }  # fmt: skip
 
 # Apparent size and light, as catalogues give them to a tenth (r mag, half-light radius in arcsec, axis ratio, PA).

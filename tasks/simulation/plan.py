@@ -26,6 +26,8 @@ _EXPOSURES = {
             "r": (120, 180, 90), "i": (180, 120, 180), "Ha": (300, 300, 600)},
     "M67": {"B": (120, 60, 120), "V": (30, 20, 60), "R": (30, 20, 60), "g": (60, 30, 60), "r": (30, 60, 20),
             "i": (60, 30, 60), "Ha": (120, 120, 120), "Clear": (30, 20, 30)},
+    "M13": {"B": (120, 120, 120), "V": (60, 60, 60), "R": (60, 60, 60), "g": (120, 60, 120), "r": (60, 120, 60),
+            "i": (120, 60, 120), "Ha": (300, 300, 300), "Clear": (30, 30, 30)},
 }  # fmt: skip
 _FLAT_SECONDS = {"B": 8.0, "V": 4.0, "R": 3.0, "g": 5.0, "r": 3.0, "i": 4.0, "Ha": 20.0, "Clear": 2.0}
 _LARGEST_AIRMASS = 2.1
@@ -89,7 +91,7 @@ def _evening(night: str) -> datetime:
 
 
 def _first_light(field: str, night: str) -> datetime:
-    """When a field is first well up: hour angle -1.5 h (M67) or -3 h (M51), never before 19:15 UT."""
+    """When a field is first well up: hour angle -1.5 h (M67) or -3 h (M51, M13), never before 19:15 UT."""
     target = FIELDS[field]
     when = _evening(night) + timedelta(hours=19, minutes=15)
     wanted = -22.5 if field == "M67" else -45.0
@@ -222,7 +224,7 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
             for k in range(options.frames):
                 exptime = float(_EXPOSURES[field][band][k % 3])
                 night, start = _when(field, habit.nights[k * len(habit.nights) // options.frames], exptime, clock)
-                name = habit.objects[field].format(exp=f"{exptime:g}")
+                name = habit.objects.get(field, field).format(exp=f"{exptime:g}")
                 n = numbers[night, field, tag] = numbers.get((night, field, tag), 0) + 1
                 date = f"{night[:4]}-{night[4:6]}-{night[6:]}"
                 path = habit.science.format(
@@ -233,7 +235,7 @@ def _science(options: SimulationOptions, habit: Habit, filters: tuple[str, ...])
                 start = start.replace(microsecond=start.microsecond // 10000 * 10000)
                 target = FIELDS[field]
                 airmass = airmass_at(altitude_azimuth(target.ra, target.dec, start + timedelta(seconds=exptime / 2))[0])
-                has_position = habit.positions[field]
+                has_position = habit.positions.get(field, True)
                 shot = Shot(
                     path=path, kind="science", year=habit.year, night=night, start=start, exptime=exptime, object=name,
                     imagetyp="Light Frame", filter=band, filter_name=spelling, field=field,

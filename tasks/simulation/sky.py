@@ -187,7 +187,7 @@ def _own_sources(options: SimulationOptions, name: str) -> Table:
     rng = rng_for(options.seed, "sky", name)
     parts = [_field_stars(rng, field)]
     if field.cluster:
-        if options.real_m67 and not name.startswith(ARCHIVE):
+        if options.real_m67 and name == "M67":
             parts = [_real_m67(options.real_m67)]
         else:
             parts.append(_cluster(rng, field))

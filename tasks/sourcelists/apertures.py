@@ -12,13 +12,15 @@ from models.sourcelist import APERTURES_FWHM, SourceFlag
 from tasks.sourcelists.detect import Detection
 from tasks.sourcelists.images import BandImage, BoolImage, FloatArray
 
-__all__ = ["Circles", "Kron", "blemishes", "circles", "kron", "local_sky"]
+__all__ = ["Circles", "Kron", "blemishes", "circles", "kron", "local_sky", "missing_weight"]
 
 _RING_FWHM = (4.0, 6.0)
 """Of the sky, as for the frames' zero points and the stacks' tie to PS1."""
 _LEAST_RING = 0.15
 """Share of the ring that must be free of sources; else the smooth sky stands (0)."""
 _CLIPS = 3
+_SOME_MISSING = 0.07
+"""Weights vary by less with the flat field and from pixel to pixel."""
 _BATCH = 4000
 _KRON_FACTOR, _KRON_LEAST = 2.5, 3.5
 """As SExtractor's MAG_AUTO."""
@@ -120,6 +122,14 @@ def kron(band: BandImage, seen: Detection, sky: FloatArray) -> Kron:
     return Kron(np.asarray(total - sky * area), np.sqrt(np.maximum(noise, 0.0)), reach * np.sqrt(seen.a * seen.b))
 
 
+def missing_weight(band: BandImage, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Share of the usual weight that is missing within 1 FWHM, mean over the good pixels there; never below 0."""
+    reach = max(1.0, band.fwhm_px)
+    usual = float(np.median(band.weight[~band.bad]))
+    total, _, _ = sep.sum_circle(band.weight, x, y, reach, mask=band.bad, subpix=5)
+    return np.asarray(np.maximum(1.0 - total / (np.pi * reach**2 * usual), 0.0))
+
+
 def blemishes(band: BandImage, x: FloatArray, y: FloatArray) -> npt.NDArray[np.int32]:
     """`SourceFlag` of each source that pixels and weights tell."""
     flags = np.zeros(x.size, np.int32)
@@ -141,6 +151,7 @@ def blemishes(band: BandImage, x: FloatArray, y: FloatArray) -> npt.NDArray[np.i
         SourceFlag.LOW_WEIGHT
     )
     flags[_at_edge(band, x, y)] |= SourceFlag.EDGE
+    flags[missing_weight(band, x, y) > _SOME_MISSING] |= SourceFlag.FEWER_FRAMES
     return flags
 
 

@@ -52,12 +52,16 @@ def correction_stars(
     places = np.column_stack([x, y])
     near = cKDTree(places).query_ball_point(places[good], _ISOLATION_FWHM * band.fwhm_px)
     light = np.maximum(np.nan_to_num(flux), 0.0)
+    same = good & ((flags & int(SourceFlag.FEWER_FRAMES)) == 0)
     alone = [
         light[others].sum() - light[i] < _NEIGHBOUR * light[i]
         for i, others in zip(np.flatnonzero(good), near, strict=True)
     ]
-    good[np.flatnonzero(good)[~np.array(alone)]] = False
-    return np.asarray(good)
+    lonely = np.zeros(good.size, bool)
+    lonely[np.flatnonzero(good)[np.array(alone)]] = True
+    # Of a star that some frames lack, the stack shows another width.
+    whole = lonely & same
+    return np.asarray(whole if np.count_nonzero(whole) >= _FEWEST else lonely)
 
 
 _LIKE_A_STAR_MAG = 0.08

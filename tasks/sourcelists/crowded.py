@@ -9,16 +9,19 @@ import numpy as np
 import numpy.typing as npt
 from astropy.table import Table
 from scipy import ndimage
+from scipy.signal import fftconvolve
 from scipy.spatial import cKDTree
 
 from models.settings import SourceSettings
 from tasks.photometry import CrowdedFlag, CrowdedOptions, crowded_photometry
-from tasks.sourcelists.detect import Detection
-from tasks.sourcelists.images import BandImage, BoolImage, FloatArray
+from tasks.sourcelists.detect import SHARPER, Detection, gaussian
+from tasks.sourcelists.images import BandImage, BoolImage, FloatArray, robust
 
-__all__ = ["Patch", "crowded_fluxes", "crowded_patches", "with_crowded"]
+__all__ = ["Patch", "crowded_fluxes", "crowded_patches", "light_peaks", "with_crowded"]
 
 _SMOOTH_FWHM = 5.0
+_RING_FWHM = (1.5, 2.5)
+_PEAK_SIGMA = 5.0
 _FEWEST = 25
 _MARGIN_FWHM = 6.0
 _SAME_FWHM = 0.5
@@ -33,12 +36,28 @@ class Patch(NamedTuple):
     columns: slice
 
 
-def crowded_patches(seen: Detection, shape: tuple[int, int], settings: SourceSettings) -> list[Patch]:
-    """Where detected sources lie closer than `settings.crowded_density` a square FWHM, over 5 FWHM."""
-    number = np.zeros(shape)
-    row, column = (np.clip(np.rint(axis).astype(int), 0, n - 1) for axis, n in ((seen.y, shape[0]), (seen.x, shape[1])))
-    np.add.at(number, (row, column), 1.0)
-    density = ndimage.gaussian_filter(number, _SMOOTH_FWHM * seen.fwhm_px) * seen.fwhm_px**2
+def light_peaks(seen: Detection) -> BoolImage:
+    """Maxima of the bands' light that stand out of the ring of 1.5 to 2.5 FWHM around them by 5 sigma of empty sky.
+
+    Where stars overlap most, the detection sees one large source of few parts, but each bright star is a maximum still.
+    """
+    smooth = fftconvolve(seen.light, gaussian(SHARPER * seen.fwhm_px), mode="same")
+    half = int(np.ceil(_RING_FWHM[1] * seen.fwhm_px))
+    axis = np.arange(-half, half + 1)
+    distance = np.hypot(axis[:, None], axis) / seen.fwhm_px
+    ring = ((distance > _RING_FWHM[0]) & (distance <= _RING_FWHM[1])).astype(np.float64)
+    above = smooth - fftconvolve(seen.light, ring / ring.sum(), mode="same")
+    noise = robust(above[seen.empty] if seen.empty.any() else above)
+    highest = ndimage.maximum_filter(smooth, size=2 * round(seen.fwhm_px / 2) + 1) == smooth
+    return np.asarray(highest & (above > _PEAK_SIGMA * noise))
+
+
+def crowded_patches(seen: Detection, settings: SourceSettings) -> list[Patch]:
+    """Where maxima of the light lie closer than `settings.crowded_density` a square FWHM, over 5 FWHM."""
+    peaks = light_peaks(seen)
+    shape = peaks.shape
+    row, column = np.nonzero(peaks)
+    density = ndimage.gaussian_filter(peaks.astype(np.float64), _SMOOTH_FWHM * seen.fwhm_px) * seen.fwhm_px**2
     label, _ = ndimage.label(density > settings.crowded_density)
     margin = int(np.ceil(_MARGIN_FWHM * seen.fwhm_px))
     patches = []

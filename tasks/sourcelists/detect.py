@@ -15,9 +15,9 @@ from models.settings import SourceSettings
 from tasks.core.errors import StageError
 from tasks.sourcelists.images import BandImage, BoolImage, FloatArray, FloatImage, robust
 
-__all__ = ["Detection", "detect"]
+__all__ = ["SHARPER", "Detection", "detect", "gaussian"]
 
-_SHARPER = 0.6
+SHARPER = 0.6
 """Width of the smoothing, in FWHM: the PSF itself would blur what is to be told apart (1.17 instead of 1.41 FWHM), and
 would find stars fainter by 12 % only."""
 _LEAST_MESH_PX, _MESH_FWHM = 32, 10.0
@@ -60,7 +60,8 @@ class Detection(NamedTuple):
     fwhm_px: float
 
 
-def _gaussian(fwhm: float) -> FloatArray:
+def gaussian(fwhm: float) -> FloatArray:
+    """A kernel of sum 1."""
     half = max(2, round(1.5 * fwhm))
     axis = np.arange(-half, half + 1) / (fwhm / 2.3548)
     core = np.exp(-0.5 * axis**2)
@@ -76,7 +77,7 @@ def _compact(band: BandImage) -> FloatImage:
 
 def _significance(band: BandImage) -> FloatArray:
     """Significance of a source at every pixel: smoothed, in units of its own scatter on the sky."""
-    core = _gaussian(_SHARPER * band.fwhm_px)
+    core = gaussian(SHARPER * band.fwhm_px)
     data = _compact(band)
     inverse = np.where(band.bad, 0.0, 1.0 / np.where(band.bad, 1.0, band.variance))
     signal = fftconvolve(data * inverse, core[::-1, ::-1], mode="same")

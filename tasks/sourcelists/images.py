@@ -18,7 +18,17 @@ from models.stack import Stack
 from models.telescope import Telescope
 from tasks.core.errors import StageError
 
-__all__ = ["BandImage", "BoolImage", "FloatArray", "FloatImage", "band_token", "read_bands", "robust", "sky_of_image"]
+__all__ = [
+    "BandImage",
+    "BoolImage",
+    "FloatArray",
+    "FloatImage",
+    "band_token",
+    "read_bands",
+    "robust",
+    "sky_of_image",
+    "zero_point_error",
+]
 
 FloatImage = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -200,7 +210,7 @@ def read_bands(stacks: Sequence[Stack], roots: Roots, telescope: Telescope) -> l
                 variance=np.ascontiguousarray(variance),
                 header=header,
                 zero_point=None if zero is None else float(zero),
-                zero_point_error=_zero_point_error(header),
+                zero_point_error=zero_point_error(header),
                 fwhm_px=float(header.get("FWHM_PX", 4.0)),
                 psf=None if stack.psf is None else _continued(_stamp(stack, roots)),
                 gain=_gain(header, telescope),
@@ -216,12 +226,28 @@ _LEAST_ZERO_POINT_ERROR = 0.005
 """Of stacks whose stars agree perfectly: what all stars share, colour terms and PS1 among it, mag (docs/truth.md)."""
 
 
-def _zero_point_error(header: fits.Header) -> float:
-    """Of the tie to PS1, and half of the difference between the two halves of its stars; else of the validation."""
+_NARROW_ZERO_POINT_ERROR = 0.02
+"""Of a narrow band, tied to the continuum of stars: rms of Ha's offsets from the truth (docs/truth.md)."""
+_COLOUR_SPREAD = 0.5
+"""Of the stars' g - r about its mean, mag: the lever of a colour term's error."""
+
+
+def zero_point_error(header: fits.Header) -> float:
+    """What the magnitudes of all stars of a stack, or all bright or all red ones, may be off by, mag.
+
+    The error of the tie to PS1 (else of the validation) and half of the difference between the two halves of its stars;
+    the error of the colour term on stars of another colour; and half of what the stack was found to bend between faint
+    and bright stars (``PHOTLIN``, beyond its error), since the tie holds for their mean.
+    """
+    stars, bend = int(header.get("PHOTNSTR", 0)), float(header.get("PHOTLIN", 0.0))
     if "PHOTTIEE" in header:
-        return math.hypot(float(header["PHOTTIEE"]), float(header.get("PHOTOFF", 0.0)) / 2, _LEAST_ZERO_POINT_ERROR)
-    stars = int(header.get("PHOTNSTR", 0))
-    return float(header["PHOTRMS"]) / math.sqrt(stars) if stars and "PHOTRMS" in header else 0.02
+        tie = math.hypot(float(header["PHOTTIEE"]), float(header.get("PHOTOFF", 0.0)) / 2, _LEAST_ZERO_POINT_ERROR)
+    elif stars and "PHOTRMS" in header:
+        tie = float(header["PHOTRMS"]) / math.sqrt(stars)
+    else:
+        tie = _NARROW_ZERO_POINT_ERROR
+    bent = math.sqrt(max(bend**2 - float(header.get("PHOTLINE", 0.0)) ** 2, 0.0)) / 2
+    return math.hypot(tie, _COLOUR_SPREAD * float(header.get("PHOTCTE", 0.0)), bent)
 
 
 def _stamp(stack: Stack, roots: Roots) -> FloatArray:

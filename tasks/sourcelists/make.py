@@ -114,10 +114,9 @@ def make_source_list(
     if not stacks:
         raise StageError("source list", "no stack", "stack the group first")
     bands = read_bands(_ordered(stacks, telescope), roots, telescope)
-    shape = (int(bands[0].data.shape[0]), int(bands[0].data.shape[1]))
     seen = detect(bands, settings)
     notes: list[str] = []
-    patches = crowded_patches(seen, shape, settings)
+    patches = crowded_patches(seen, settings)
     seen, patch_of = with_crowded(seen, bands, patches)
     ra, dec = (np.asarray(axis, np.float64) for axis in bands[0].wcs.all_pix2world(seen.x, seen.y, 0))
     epoch = _epoch(bands)

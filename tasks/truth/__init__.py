@@ -6,6 +6,7 @@ Nothing here uses how the pipeline came to its numbers: only its files and repor
 from models.base import Roots
 from tasks.truth.astrometry import astrometric_figures
 from tasks.truth.catalogue import catalogue_figures, catalogue_rows, catalogue_table
+from tasks.truth.crowds import crowd_figures, crowd_rows, crowd_table
 from tasks.truth.figure import Figure, markdown_table, over_seeds
 from tasks.truth.light import light_figures, true_spiral
 from tasks.truth.masks import mask_figures
@@ -21,6 +22,9 @@ __all__ = [
     "catalogue_figures",
     "catalogue_rows",
     "catalogue_table",
+    "crowd_figures",
+    "crowd_rows",
+    "crowd_table",
     "markdown_table",
     "measure_campaign",
     "measure_stacks",
@@ -63,4 +67,9 @@ def measure_campaign(roots: Roots, telescope: str = "T120") -> tuple[Figure, ...
         If there is no truth or nothing was reduced.
     """
     scene = Scene.of(roots, telescope)
-    return (*astrometric_figures(scene), *zero_point_figures(scene), *mask_figures(scene), *measure_stacks(scene))
+    return (
+        *astrometric_figures(scene),
+        *zero_point_figures(scene),
+        *mask_figures(scene),
+        *measure_stacks(scene),
+    )

@@ -19,7 +19,18 @@ from tasks.simulation import at_epoch
 from tasks.truth.figure import Figure, robust
 from tasks.truth.scene import Scene, isolated, tangent
 
-__all__ = ["CatalogueRow", "catalogue_figures", "catalogue_rows", "catalogue_table"]
+__all__ = [
+    "SPOILT",
+    "CatalogueRow",
+    "Listed",
+    "catalogue_figures",
+    "catalogue_rows",
+    "catalogue_table",
+    "covered",
+    "lists",
+    "pairs",
+    "true_sources_of",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -27,7 +38,11 @@ _MATCH_PX = 1.5
 _STEPS = (14.0, 16.0, 17.0, 18.0, 19.0, 20.0, 21.0, 22.0)
 _KINDS = ("PSF", "AP1", "AP2", "AP3", "KRON")
 _LEAST = 20
-_SPOILT = SourceFlag.MASKED | SourceFlag.EDGE | SourceFlag.SATURATED | SourceFlag.NO_DATA | SourceFlag.LOW_WEIGHT
+_FAINTEST = 20.5
+_PULL_STEPS = (14.0, 16.0, 17.0, 18.0, 19.0, 20.5)
+_STEP_BOUND = 2.0
+"""Of a small campaign: a step holds some fifty stars of bands that share a zero point each."""
+SPOILT = SourceFlag.MASKED | SourceFlag.EDGE | SourceFlag.SATURATED | SourceFlag.NO_DATA | SourceFlag.LOW_WEIGHT
 
 
 class CatalogueRow(NamedTuple):
@@ -55,7 +70,9 @@ class CatalogueRow(NamedTuple):
     pull: dict[str, float]
 
 
-class _List(NamedTuple):
+class Listed(NamedTuple):
+    """A group's source list, its bands' endings of columns, the grid."""
+
     group: str
     table: Table
     bands: dict[str, str]
@@ -63,7 +80,8 @@ class _List(NamedTuple):
     grid: tuple[int, int]
 
 
-def _lists(scene: Scene) -> list[_List]:
+def lists(scene: Scene) -> list[Listed]:
+    """The source lists of the simulated fields."""
     found = []
     for path in sorted((scene.roots.data / "stacks").glob(f"*/{scene.telescope.name}/*_cat.fits")):
         group = path.stem.removesuffix("_cat")
@@ -73,11 +91,11 @@ def _lists(scene: Scene) -> list[_List]:
             bands = {str(row["FILTER"]): str(row["COLUMN"]) for row in hdus["BANDS"].data}
         image = next(path.parent / f"{group}_{filter}.fits" for filter in bands)
         head = fits.getheader(image)
-        found.append(_List(group, Table.read(path, hdu="SOURCES"), bands, head, (head["NAXIS2"], head["NAXIS1"])))
+        found.append(Listed(group, Table.read(path, hdu="SOURCES"), bands, head, (head["NAXIS2"], head["NAXIS1"])))
     return found
 
 
-def _truth(scene: Scene, listed: _List) -> Table:
+def true_sources_of(scene: Scene, listed: Listed) -> Table:
     """All true sources of a group that lie on covered pixels of some band, with 0-based places on its grid."""
     table = scene.stars[np.asarray(scene.stars["field"]).astype(str) == listed.group]
     ra, dec = at_epoch(table, scene.epochs[listed.group])
@@ -90,7 +108,8 @@ def _truth(scene: Scene, listed: _List) -> Table:
     return table[inside]
 
 
-def _covered(scene: Scene, listed: _List, filter: str, truth: Table) -> npt.NDArray[np.bool_]:
+def covered(scene: Scene, listed: Listed, filter: str, truth: Table) -> npt.NDArray[np.bool_]:
+    """Whether each true source lies where a band has at least half of its usual weight."""
     path = scene.roots.data / "stacks" / listed.group / scene.telescope.name / f"{listed.group}_{filter}.weight.fits"
     weight = np.asarray(fits.getdata(path), np.float32)
     usual = float(np.median(weight[weight > 0]))
@@ -98,7 +117,7 @@ def _covered(scene: Scene, listed: _List, filter: str, truth: Table) -> npt.NDAr
     return np.asarray(weight[row, column] > 0.5 * usual)
 
 
-def _pairs(listed: _List, truth: Table, brightness: FloatArray) -> npt.NDArray[np.int_]:
+def pairs(listed: Listed, truth: Table, brightness: FloatArray) -> npt.NDArray[np.int_]:
     """Row of the list for each true source, -1: none; a row is the brightest true source's within 1.5 px."""
     places = np.column_stack([np.asarray(listed.table["X"]) - 1, np.asarray(listed.table["Y"]) - 1])
     apart, row = cKDTree(places).query(np.column_stack([truth["x"], truth["y"]]), distance_upper_bound=_MATCH_PX)
@@ -114,22 +133,22 @@ def _pairs(listed: _List, truth: Table, brightness: FloatArray) -> npt.NDArray[n
 def catalogue_rows(scene: Scene) -> list[CatalogueRow]:
     """Completeness, offsets, scatter and pulls of each band of each group's source list, by true magnitude."""
     rows = []
-    for listed in _lists(scene):
-        truth = _truth(scene, listed)
+    for listed in lists(scene):
+        truth = true_sources_of(scene, listed)
         for filter, token in listed.bands.items():
             if f"MAG_AP3_{token}" in listed.table.colnames and f"{filter}_nat" in truth.colnames:
                 rows += _of_band(scene, listed, truth, filter, token)
     return rows
 
 
-def _of_band(scene: Scene, listed: _List, truth: Table, filter: str, token: str) -> list[CatalogueRow]:
+def _of_band(scene: Scene, listed: Listed, truth: Table, filter: str, token: str) -> list[CatalogueRow]:
     mag = np.asarray(truth[f"{filter}_nat"], np.float64)
     flux = np.where(np.isfinite(mag), 10 ** (0.4 * (30.0 - mag)), 0.0)
-    pair = _pairs(listed, truth, np.where(np.isfinite(mag), mag, 99.0))
-    star = (np.asarray(truth["kind"]).astype(str) == "star") & _covered(scene, listed, filter, truth)
+    pair = pairs(listed, truth, np.where(np.isfinite(mag), mag, 99.0))
+    star = (np.asarray(truth["kind"]).astype(str) == "star") & covered(scene, listed, filter, truth)
     alone = isolated(np.column_stack([truth["east"], truth["north"]]), flux)
     flags = np.asarray(listed.table[f"FLAGS_{token}"])[pair]
-    clean = star & alone & (pair >= 0) & ((flags & int(_SPOILT)) == 0)
+    clean = star & alone & (pair >= 0) & ((flags & int(SPOILT)) == 0)
     rows = []
     for low, high in itertools.pairwise(_STEPS):
         step = (mag >= low) & (mag < high)
@@ -169,8 +188,8 @@ def _of_band(scene: Scene, listed: _List, truth: Table, filter: str, token: str)
 def _false(scene: Scene) -> dict[str, tuple[int, int, int]]:
     """Of each list: rows without any true source within 2 px, of them beyond the large galaxy, rows in all."""
     result = {}
-    for listed in _lists(scene):
-        truth = _truth(scene, listed)
+    for listed in lists(scene):
+        truth = true_sources_of(scene, listed)
         places = np.column_stack([np.asarray(listed.table["X"]) - 1, np.asarray(listed.table["Y"]) - 1])
         apart, _ = cKDTree(np.column_stack([truth["x"], truth["y"]])).query(places)
         lonely = apart > 2.0
@@ -188,11 +207,19 @@ def catalogue_figures(scene: Scene) -> list[Figure]:
     figures = []
     for kind in _KINDS:
         pulls = _pulls(scene, kind)
-        if len(pulls) >= _LEAST:
+        if len(pulls.pull) < _LEAST:
+            continue
+        figures.append(
+            Figure(name=f"source lists, pull width of {kind} fluxes, clean stars", value=robust(pulls.pull, 0.0),
+                   unit="", goal=1.25, least=0.8, better="between", pulls=tuple(float(pull) for pull in pulls.pull),
+                   detail=f"{len(pulls.pull)} stars in all bands; about 0, zero points included")
+        )  # fmt: skip
+        worst = _worst_step(pulls)
+        if worst is not None:
             figures.append(
-                Figure(name=f"source lists, pull width of {kind} fluxes, clean stars", value=robust(pulls, 0.0),
-                       unit="", goal=1.25, least=0.8, better="between", pulls=tuple(float(pull) for pull in pulls),
-                       detail=f"{len(pulls)} stars in all bands; about 0, zero points included")
+                Figure(name=f"source lists, pull width of {kind} fluxes, worst step of magnitude of a group",
+                       value=worst[0], error=worst[0] / float(np.sqrt(0.74 * worst[1])), unit="", goal=1.25, least=0.8,
+                       better="between", bound=_STEP_BOUND, detail=worst[2])
             )  # fmt: skip
     lonely = _false(scene)
     share = max(one[0] / max(one[2], 1) for one in lonely.values())
@@ -204,21 +231,31 @@ def catalogue_figures(scene: Scene) -> list[Figure]:
     return figures
 
 
-def _pulls(scene: Scene, kind: str) -> FloatArray:
+class _Pulls(NamedTuple):
+    """Of clean stars brighter than 20.5 in all bands: group, true magnitude, (measured - true) / error."""
+
+    group: npt.NDArray[np.str_]
+    mag: FloatArray
+    pull: FloatArray
+
+
+def _pulls(scene: Scene, kind: str) -> _Pulls:
+    groups: list[str] = []
+    mags: list[FloatArray] = []
     found: list[FloatArray] = []
-    for listed in _lists(scene):
-        truth = _truth(scene, listed)
+    for listed in lists(scene):
+        truth = true_sources_of(scene, listed)
         for filter, token in listed.bands.items():
             if f"FLUX_{kind}_{token}" not in listed.table.colnames or f"{filter}_nat" not in truth.colnames:
                 continue
             mag = np.asarray(truth[f"{filter}_nat"], np.float64)
             flux = np.where(np.isfinite(mag), 10 ** (0.4 * (30.0 - mag)), 0.0)
-            pair = _pairs(listed, truth, np.where(np.isfinite(mag), mag, 99.0))
+            pair = pairs(listed, truth, np.where(np.isfinite(mag), mag, 99.0))
             alone = isolated(np.column_stack([truth["east"], truth["north"]]), flux)
             flags = np.asarray(listed.table[f"FLAGS_{token}"])[pair]
             clean = (
-                (np.asarray(truth["kind"]).astype(str) == "star") & alone & (pair >= 0) & (mag < 20.5)
-                & ((flags & int(_SPOILT)) == 0) & _covered(scene, listed, filter, truth)
+                (np.asarray(truth["kind"]).astype(str) == "star") & alone & (pair >= 0) & (mag < _FAINTEST)
+                & ((flags & int(SPOILT)) == 0) & covered(scene, listed, filter, truth)
             )  # fmt: skip
             measured, error = (
                 np.asarray(listed.table[f"{name}_{kind}_{token}"], np.float64)[pair[clean]]
@@ -226,7 +263,33 @@ def _pulls(scene: Scene, kind: str) -> FloatArray:
             )
             good = np.isfinite(measured) & (error > 0)
             found.append((measured[good] - flux[clean][good]) / error[good])
-    return np.concatenate(found) if found else np.empty(0)
+            mags.append(mag[clean][good])
+            groups += [listed.group] * int(good.sum())
+    if not found:
+        return _Pulls(np.empty(0, str), np.empty(0), np.empty(0))
+    return _Pulls(np.array(groups), np.concatenate(mags), np.concatenate(found))
+
+
+def _worst_step(pulls: _Pulls) -> tuple[float, int, str] | None:
+    """Width furthest from 1 of a group's pulls in a step of magnitude, of how many stars, and all of them in words."""
+    widths: list[tuple[float, int]] = []
+    said = []
+    for group in sorted(set(pulls.group)):
+        words = []
+        for low, high in itertools.pairwise(_PULL_STEPS):
+            chosen = (pulls.group == group) & (pulls.mag >= low) & (pulls.mag < high)
+            if np.count_nonzero(chosen) >= _LEAST:
+                widths.append((robust(pulls.pull[chosen], 0.0), int(np.count_nonzero(chosen))))
+                words.append(f"{widths[-1][0]:.2f}")
+        said.append(f"{group} {' '.join(words)}")
+    if not widths:
+        return None
+    width, number = max(widths, key=lambda each: abs(float(np.log(max(each[0], 1e-3)))))
+    return (
+        width,
+        number,
+        f"{'; '.join(said)} at {', '.join(f'{low:g}-{high:g}' for low, high in itertools.pairwise(_PULL_STEPS))}",
+    )
 
 
 def catalogue_table(rows: Sequence[CatalogueRow]) -> str:

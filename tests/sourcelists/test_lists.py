@@ -22,6 +22,7 @@ from models.stack import Stack
 from tasks.catalogs import store_cone
 from tasks.core.errors import StageError
 from tasks.sourcelists import make_source_list
+from tasks.sourcelists.images import zero_point_error
 from tests.sourcelists.sky import SIZE, SMEAR, TELESCOPE, Place, place, stack, stamp, stars
 
 
@@ -211,6 +212,38 @@ def test_stars_of_a_crowded_part_are_told_apart(tmp_path: Path) -> None:
     assert made.n_crowded > 50
     assert ((table["FLAGS"] & SourceFlag.CROWDED) > 0).sum() == made.n_crowded
     assert recovered(table) > max(0.7, recovered(of_plain) + 0.15)
+
+
+def test_what_the_header_tells_of_the_zero_point_is_in_the_errors() -> None:
+    tied = fits.Header({"PHOTTIEE": 0.003, "PHOTOFF": 0.008})
+    assert zero_point_error(tied) == pytest.approx(np.sqrt(3**2 + 4**2 + 5**2) / 1000)
+    bent = fits.Header({**tied, "PHOTLIN": -0.020, "PHOTLINE": 0.012})
+    assert zero_point_error(bent) == pytest.approx(np.hypot(zero_point_error(tied), 0.008))
+    unsure = fits.Header({**tied, "PHOTLIN": 0.005, "PHOTLINE": 0.009})
+    assert zero_point_error(unsure) == zero_point_error(tied)
+    red = fits.Header({**tied, "PHOTCTE": 0.01})
+    assert zero_point_error(red) == pytest.approx(np.hypot(zero_point_error(tied), 0.005))
+    assert zero_point_error(fits.Header({"PHOTCTE": 0.0})) == pytest.approx(0.02)
+    assert zero_point_error(fits.Header({"PHOTRMS": 0.02, "PHOTNSTR": 16})) == pytest.approx(0.005)
+
+
+def test_a_star_that_some_frames_lack_is_flagged(field: Place, tmp_path: Path) -> None:
+    roots = Roots(data=tmp_path, raw=tmp_path / "raw")
+    shown = int(np.argmin(np.where((field.mag > 16) & (np.abs(field.x - 210) < 150), field.mag, 99)))
+    x, y = round(float(field.x[shown])), round(float(field.y[shown]))
+    image, weight = (fits.getdata(field.roots.of(part)) for part in (field.stacks[0].image, field.stacks[0].weight))
+    rows = []
+    for share in (1.0, 0.75):
+        less = weight.copy()
+        less[y - 6 : y + 7, x - 6 : x + 7] *= share
+        made = make_source_list([stack(roots, "r", image, less, stamp("r"))], None, None, roots, TELESCOPE,
+                                SourceSettings())  # fmt: skip
+        table = Table.read(roots.of(made.fits), hdu="SOURCES")
+        rows.append(table[int(np.argmin(np.hypot(table["X"] - 1 - x, table["Y"] - 1 - y)))])
+    whole, lacking = rows
+    assert not whole["FLAGS_r"] & SourceFlag.FEWER_FRAMES
+    assert lacking["FLAGS_r"] & SourceFlag.FEWER_FRAMES
+    assert lacking["FLUX_AP2_r"] == pytest.approx(whole["FLUX_AP2_r"], rel=0.01)
 
 
 def refused(stacks: list[Stack], roots: Roots) -> StageError:
