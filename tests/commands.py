@@ -197,7 +197,6 @@ _OTHERS = {
     "for band in r g; do": QUICKSTART,
     "git clone URL ohp-pipeline": SLOW,
     r"printf '%s\n' NUMBER X_IMAGE Y_IMAGE MAG_APER MAG_AUTO FLAGS > default.param": QUICKSTART,
-    "pytest tests/load/test_requests.py": SLOW,
     "pytest tests/load/test_two_users.py": SLOW,
     "pytest tests/load/test_year.py": SLOW,
     "scripts/setup --cluster": DRY,
