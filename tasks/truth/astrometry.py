@@ -178,7 +178,7 @@ def _between_filters(by_filter: dict[tuple[str, str], dict[int, list[FloatArray]
     detail = f"{worst}; {len(apart)} pairs, median {np.median(list(apart.values())):.0f} mas"
     return [
         Figure(name="stars between filters of a group, their own noise included, worst pair", value=apart[worst],
-               unit="mas", detail=detail)
+               unit="mas", bound=40.0, detail=detail)
     ]  # fmt: skip
 
 

@@ -99,8 +99,8 @@ def over_seeds(campaigns: Sequence[Sequence[Figure]]) -> tuple[Figure, ...]:
         if first.pulls:
             every = [pull for figure in figures for pull in figure.pulls]
             chosen = first.model_copy(update={"value": robust(every, 0.0), "error": width_error(every)})
-        elif first.better == "between" and first.goal is not None and first.least is not None:
-            middle = (first.goal + first.least) / 2
+        elif first.better == "between" and first.least is not None and (most := first.goal or first.bound) is not None:
+            middle = (most + first.least) / 2
             chosen = max(figures, key=lambda figure: abs(figure.value - middle))
         elif first.better == "above":
             chosen = min(figures, key=lambda figure: figure.value)

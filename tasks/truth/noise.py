@@ -201,8 +201,8 @@ def _stack_pulls(of: dict[str, FloatArray], how: str) -> list[Figure]:
     return [
         Figure(name=name, value=robust(every, 0.0), error=width_error(every), unit="", goal=1.1, least=0.9,
                better="between", bound=1.15, pulls=tuple(every.tolist()), detail=f"{len(every)} apertures"),
-        Figure(name=f"{name}, worst", value=widths[worst], error=width_error(of[worst]), unit="", better="between",
-               detail=said),
+        Figure(name=f"{name}, worst", value=widths[worst], error=width_error(of[worst]), unit="",
+               better="between", bound=1.2, least=0.8, detail=said),
     ]  # fmt: skip
 
 
@@ -217,7 +217,8 @@ def _depths(of: dict[str, tuple[float, float]], how: str) -> list[Figure]:
     return [
         Figure(name=name, value=mean, error=error, unit="", goal=0.95 if how == "weighted" else None, better="above",
                bound=0.5, detail=f"mean of {len(of)} stacks"),
-        Figure(name=f"{name}, worst", value=of[worst][0], error=of[worst][1], unit="", better="above", detail=said),
+        Figure(name=f"{name}, worst", value=of[worst][0], error=of[worst][1], unit="", better="above", bound=0.5,
+               detail=said),
     ]  # fmt: skip
 
 

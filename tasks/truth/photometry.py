@@ -89,7 +89,7 @@ def relative_figures(scene: Scene) -> list[Figure]:
             figures += [
                 Figure(name=f"{name}, rms", value=float(np.sqrt(total / free)), unit="mmag", goal=goal, bound=2 * goal,
                        detail=f"{free + len(mine)} frames of {len(mine)} stacks"),
-                Figure(name=f"{name}, worst stack", value=mine[worst], unit="mmag",
+                Figure(name=f"{name}, worst stack", value=mine[worst], unit="mmag", bound=2 * goal,
                        detail=f"{worst}, {squares[worst][1]} frames; median {np.median(list(mine.values())):.1f}"),
             ]  # fmt: skip
     return figures

@@ -181,8 +181,8 @@ def cached_tasks():
     import importlib as imports
 
     subjects = (
-        "astrometry", "calibration", "pages", "photometry", "psf", "quality", "report", "sourcelists", "stacking",
-        "validation",
+        "archive", "astrometry", "calibration", "pages", "photometry", "psf", "quality", "report", "sourcelists",
+        "stacking", "validation",
     )  # fmt: skip
     for subject in subjects:
         for value in vars(imports.import_module(f"tasks.{subject}.tasks")).values():
