@@ -91,7 +91,8 @@ _COMPARED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
      ("light of the 10 arcmin spiral in the ring of 24 mag/arcsec^2, default product, worst filter",
       "light of the 10 arcmin spiral in the ring of 24 mag/arcsec^2, extended product, worst filter")),
     ("PSF image", "labelled 0.770 arcsec/px, sampled at PSFEx's automatic step; header's FWHM 29 % off",
-     ("PSF image (median), FWHM against the stars', worst", "PSF image (weighted), FWHM against the stars', worst",
+     ("PSF image (median), FWHM against the stars', worst beyond 2 sigma of its stars",
+      "PSF image (weighted), FWHM against the stars', worst beyond 2 sigma of its stars",
       "PSF image (weighted), EE50 against the frames' profiles, worst")),
 )  # fmt: skip
 

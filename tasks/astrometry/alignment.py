@@ -22,7 +22,7 @@ from models.telescope import Telescope
 from tasks.astrometry.fitting import monomials
 from tasks.astrometry.headers import frame_geometry, head_cards, head_text, read_wcs, tpv_head
 from tasks.astrometry.joint import Pairs, fit_together
-from tasks.astrometry.judging import Candidate, Found, Sight, believable_rms, best_of, judge
+from tasks.astrometry.judging import REFUSED, Candidate, Found, Sight, believable_rms, best_of, judge
 from tasks.astrometry.matching import Reference
 from tasks.astrometry.plate import match_radius, pair_error, verify
 from tasks.astrometry.relative import fit_to_common_stars
@@ -147,9 +147,11 @@ def align_frames(
             ours = [_ours(usable[i], sights[i], fitted, settings) for i, fitted in zip(sights, joint, strict=True)]
             heads = scamp.result()
         provisional = provisional or heads.failure.startswith(_SCAMP_FAILED)
-        notes_made.append(heads.note)
         for i, found, head in zip(sights, ours, heads.texts, strict=True):
             by_season[i] = _choose(usable[i], sights[i], found, head, heads.failure, len(members), roots, settings)
+        refused = [why for i in sights if (why := by_season[i].reason).startswith(REFUSED)]
+        told = [f"{len(refused)} of {len(members)} frames: {refused[0]}"] if refused else []
+        notes_made.append("; ".join([heads.note, *told]))
     in_order = [by_season[i] for i in range(len(usable))]
     rejected.extend(result for result in in_order if isinstance(result, Rejected))
     kept = tuple(result for result in in_order if isinstance(result, AlignedFrame))

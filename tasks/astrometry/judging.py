@@ -15,8 +15,9 @@ from tasks.astrometry.matching import Match, Reference
 from tasks.astrometry.plate import Verification, match_radius, verify
 from tasks.astrometry.sources import Sources
 
-__all__ = ["Candidate", "Found", "Sight", "believable_rms", "best_of", "judge"]
+__all__ = ["REFUSED", "Candidate", "Found", "Sight", "believable_rms", "best_of", "judge"]
 
+REFUSED = "SCAMP's head refused"
 _MAX_DET_FACTOR = 1.1
 _COARSE_PX = 0.4
 _STRAY_SIGMA = 4.0
@@ -83,7 +84,7 @@ def best_of(found: Found) -> tuple[Literal["scamp", "joint", "plate"] | None, st
         "scamp": found.scamp, "joint": found.joint, "plate": found.plate
     }  # fmt: skip
     good = {source: head for source, head in named.items() if head is not None and not head.doubt}
-    refused = found.no_scamp or (f"SCAMP's head refused: {found.scamp.doubt}" if found.scamp else "")
+    refused = found.no_scamp or (f"{REFUSED}: {found.scamp.doubt}" if found.scamp else "")
     if not good:
         return None, f"{refused}; plate solution: {found.plate.doubt}"
     expected = {source: head.prediction for source, head in good.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,9 +24,13 @@ __all__ = ["FloatImage", "RawImage", "open_raw", "quiet_fits", "read_raw", "writ
 
 FloatImage = npt.NDArray[np.float32]
 
-_GZIP = b"\x1f\x8b"
+_GZIP, _SIMPLE = b"\x1f\x8b", b"SIMPLE"
+_BEGINNING = 16 << 20
+"""Bytes in which the header of the image must end."""
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e9
 """Of BSCALE and BZERO: 16-bit cameras have 1 and 32768, images in electrons or normalised ones other small numbers."""
+_LARGEST_PIXEL = 1e10
+"""ADU; more than 32 bits hold. A flipped bit of an exponent makes a value of up to 1e38, whose square is none."""
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _CHECKSUM_COMMENT = "HDU checksum"
 _DATASUM_COMMENT = "data unit checksum"
@@ -56,7 +61,7 @@ class RawImage:
     gzipped: bool
 
     def rows(self, start: int = 0, stop: int | None = None) -> FloatImage:
-        """Physical values of the rows ``start:stop``, float32 ADU; NaN where the file says BLANK.
+        """Physical values of the rows ``start:stop``, float32 ADU; NaN where the file says BLANK or what none can be.
 
         Raises
         ------
@@ -86,6 +91,8 @@ class RawImage:
             values *= np.float32(self.bscale)
         if self.bzero != 0.0:
             values += np.float32(self.bzero)
+        if self.bitpix not in (8, 16) or self.bscale != 1.0:
+            values[np.abs(values) > _LARGEST_PIXEL] = np.nan
         return values
 
 
@@ -140,10 +147,18 @@ def open_raw(path: Path, stage: str, shape: tuple[int, int] | None = None) -> Ra
         size = path.stat().st_size
         if size == 0:
             raise _unreadable(stage, path, "the file is empty")
-        with open(path, "rb") as stream:
-            gzipped = stream.read(len(_GZIP)) == _GZIP
-        with quiet_fits(), fits.open(path, mode="readonly", memmap=False, do_not_scale_image_data=True) as hdus:
-            for hdu in hdus:
+        with open(path, "rb") as raw:
+            start = raw.read(len(_SIMPLE))
+        gzipped = start.startswith(_GZIP)
+        if not gzipped and start != _SIMPLE:
+            # Astropy would unpack zip, bzip2 and the like, each with errors of its own.
+            raise _unreadable(stage, path, f"it starts with {start!r} instead of {_SIMPLE!r}")
+        # Of the beginning only: a stream without end may follow, which astropy would search for another header. Even
+        # to close its list it reads all of them.
+        with gzip.open(path) if gzipped else open(path, "rb") as stream:
+            beginning = io.BytesIO(stream.read(_BEGINNING))
+        with quiet_fits():
+            for hdu in fits.open(beginning, mode="readonly", do_not_scale_image_data=True):
                 if isinstance(hdu, fits.CompImageHDU):
                     raise _unreadable(stage, path, "its image is compressed; unpack it with funpack")
                 if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2:
@@ -159,7 +174,9 @@ def open_raw(path: Path, stage: str, shape: tuple[int, int] | None = None) -> Ra
         raise
     except FileNotFoundError as error:
         raise StageError(stage, f"{path.name} is not there any more", "take the inventory again") from error
-    except (OSError, EOFError, zlib.error, VerifyError, ValueError, TypeError, KeyError, IndexError) as error:
+    except EOFError as error:
+        raise _truncated(stage, path) from error
+    except (OSError, zlib.error, VerifyError, ValueError, TypeError, KeyError, IndexError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _unreadable(stage, path, first) from error
     while len(axes) > 2 and axes[0] == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from datetime import datetime
@@ -25,6 +26,7 @@ from tasks.inventory.scan import Found, scan
 __all__ = ["of_years", "take_inventory"]
 
 _KELVIN = 273.15
+_DAY_S = 86400.0
 
 
 class _Facts(Record):
@@ -184,29 +186,48 @@ def _examine(file: _File, telescope: Telescope, hints: dict[str, str]) -> None:
     file.facts = _plain_facts(file.header, telescope)
     file.verdict = classify(file.header, found.relative, telescope)
     if owner != telescope.name:
-        file.facts = file.facts.model_copy(update=_when(file.header, telescope))
+        file.facts = file.facts.model_copy(update=_when(file, telescope))
         file.junk(f"of the telescope {owner}, as {'its path' if by_path else 'TELESCOP'} says")
         return
     if file.verdict.kind == "junk":
-        file.facts = file.facts.model_copy(update=_when(file.header, telescope))
+        file.facts = file.facts.model_copy(update=_when(file, telescope))
         return
     try:
         _check_data(file, data_bytes)
         _check_exposure(file, telescope)
-        start = start_of_exposure(file.header, telescope.header.date_obs)
+        start = _start(file, telescope)
         file.facts = file.facts.model_copy(update={"start": start, "night": night_of(start, telescope.site)})
     except StageError as error:
-        file.facts = file.facts.model_copy(update=_when(file.header, telescope))
+        file.facts = file.facts.model_copy(update=_when(file, telescope))
         file.fail(error.reason, error.remedy)
         return
     if why := _misfit(file.header, file.facts, telescope):
         file.fail(why, "leave it out; if another camera took it, give that telescope's profile with --telescope")
 
 
-def _when(header: Header, telescope: Telescope) -> dict[str, object]:
+def _start(file: _File, telescope: Telescope) -> datetime:
+    """Start of the exposure.
+
+    Raises
+    ------
+    StageError
+        If the header does not tell, or tells a time that has not come yet: neither by this machine's clock nor by
+        that of the one which wrote the file.
+    """
+    start = start_of_exposure(file.header, telescope.header.date_obs)
+    if start.timestamp() > max(time.time(), file.found.path.lstat().st_mtime) + _DAY_S:
+        raise StageError(
+            STAGE,
+            f"{telescope.header.date_obs[0]} says {start:%Y-%m-%d}, a day yet to come: the camera's clock was wrong",
+            "write the right date into a copy of the file, or leave the file out",
+        )
+    return start
+
+
+def _when(file: _File, telescope: Telescope) -> dict[str, object]:
     """Start and night of a frame that is left out; nothing where its header does not tell."""
     try:
-        start = start_of_exposure(header, telescope.header.date_obs)
+        start = _start(file, telescope)
     except StageError:
         return {}
     return {"start": start, "night": night_of(start, telescope.site)}

@@ -303,7 +303,16 @@ def _photometry_row(record: FrameRecord) -> PhotometryRow:
         colour_term=point.colour_term,
         aperture_px=point.aperture_px,
         catalogue=point.catalogue,
+        remedy=_REMEDIES.get(point.status, ""),
     )
+
+
+_REMEDIES: dict[str, str] = {
+    "FAILED": "look at the frame: was it in focus, is its exposure time right?",
+    "FEW_STARS": "none needed for a stack: there the stars that the frames share give its scale",
+    "NO_PS1_BAND": "none needed for a stack: there a broad band's stars give its scale",
+    "PENDING": "run python -m flows.retry_queries when the archive answers",
+}
 
 
 def _psf_row(record: FrameRecord) -> PsfRow:

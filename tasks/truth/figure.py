@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,16 @@ from pydantic import Field
 
 from models.base import Record
 
-__all__ = ["Figure", "markdown_table", "over_seeds", "robust", "weighted_mean", "width_error"]
+__all__ = [
+    "Figure",
+    "markdown_table",
+    "median_error",
+    "over_seeds",
+    "robust",
+    "weighted_mean",
+    "width_error",
+    "worst_beyond",
+]
 
 
 class Figure(Record):
@@ -80,6 +89,21 @@ def weighted_mean(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Mean of (value, error) by inverse variance, and its error."""
     weight = np.array([error**-2.0 for _, error in values])
     return float(np.average([value for value, _ in values], weights=weight)), float(weight.sum() ** -0.5)
+
+
+def worst_beyond(values: Mapping[str, tuple[float, float]], sigma: float = 2.0) -> tuple[str, float]:
+    """Of (value, error) by label, the one furthest from 0 when so many errors are taken off; that distance, 0 or more.
+
+    Of thirty stacks, one is off by two of its errors by chance: the largest value alone would tell of the measurement.
+    """
+    left = {label: max(0.0, abs(value) - sigma * error) for label, (value, error) in values.items()}
+    worst = max(left, key=lambda label: (left[label], abs(values[label][0])))
+    return worst, left[worst]
+
+
+def median_error(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
+    """Error of the median of Gaussian values, from their median absolute deviation."""
+    return float(np.sqrt(np.pi / 2)) * robust(values) / float(np.sqrt(max(len(values), 1)))
 
 
 def over_seeds(campaigns: Sequence[Sequence[Figure]]) -> tuple[Figure, ...]:

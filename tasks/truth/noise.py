@@ -268,8 +268,10 @@ def noise_figures(scene: Scene, every_frame: int = 3) -> list[Figure]:
                 image, centres[:, 0], centres[:, 1], radius, var=white.astype(np.float32), subpix=0
             )
             said[stack.label] = sums / (error * float(correlation))
-        pixel = robust(np.asarray(image[free], np.float64))
-        blemishes[stack.label] = float(np.count_nonzero(np.abs(image[free]) > _SIGMA * pixel)) / np.count_nonzero(free)
+        # Where fewer frames overlap, the sky's own noise is larger: in units of what the weight says.
+        white_noise = np.asarray(image[free], np.float64) * np.sqrt(stack.weight[free])
+        far = np.abs(white_noise) > _SIGMA * robust(white_noise)
+        blemishes[stack.label] = float(np.count_nonzero(far)) / np.count_nonzero(free)
     figures += _stack_pulls(said, how) + _depths(depth, how)
     if blemishes:
         worst = max(blemishes, key=lambda label: blemishes[label])

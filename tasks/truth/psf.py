@@ -15,7 +15,7 @@ from models.frame import FrameRecord
 from models.simulation import TrueFrame
 from tasks.core.errors import StageError
 from tasks.psf import fit_moffat
-from tasks.truth.figure import Figure
+from tasks.truth.figure import Figure, median_error, worst_beyond
 from tasks.truth.scene import Scene, StackImage, tangent
 from tasks.truth.stacks import clean_stars
 
@@ -90,8 +90,8 @@ def _true_e(true: TrueFrame, sky: FloatArray | None = None) -> FloatArray:
     return np.asarray(np.hypot(*e.T)[:, None] * np.column_stack([np.cos(turned), np.sin(turned)]))
 
 
-def star_ellipticity(stack: StackImage, scene: Scene) -> FloatArray | None:
-    """Ellipticity of a stack at the optical axis as its stars show it, a vector as in `_true_e`.
+def star_ellipticity(stack: StackImage, scene: Scene) -> tuple[FloatArray, float] | None:
+    """Ellipticity of a stack at the optical axis as its stars show it, a vector as in `_true_e`, and its error.
 
     Median of Moffat fits to clean stars, from each of which is taken by how much the frames' profiles are more
     elongated at its place than at the axis. What the combination does to the shape stays in it.
@@ -115,7 +115,9 @@ def star_ellipticity(stack: StackImage, scene: Scene) -> FloatArray | None:
         return None
     sky = WCS(stack.header).all_pix2world(np.array(places), 0)
     more = sum(weight * (_true_e(true, sky) - _true_e(true)) for (_, true), weight in zip(inputs, share, strict=True))
-    return np.asarray(np.median(np.array(seen) - more, axis=0))
+    axis = np.array(seen) - more
+    error = float(np.hypot(median_error(axis[:, 0]), median_error(axis[:, 1])))
+    return np.asarray(np.median(axis, axis=0)), error
 
 
 def _enclosed(inputs: list[tuple[FrameRecord, TrueFrame]], share: FloatArray, radius: float) -> float:
@@ -129,8 +131,8 @@ def _enclosed(inputs: list[tuple[FrameRecord, TrueFrame]], share: FloatArray, ra
     return float(total)
 
 
-def star_ee50(stack: StackImage, scene: Scene) -> float | None:
-    """EE50 (arcsec, of all light) of a stack's bright clean stars: the median of their growth curves.
+def star_ee50(stack: StackImage, scene: Scene) -> tuple[float, float] | None:
+    """EE50 (arcsec, of all light) of a stack's bright clean stars, the median of their growth curves, and its error.
 
     Sums in circles, the light of every catalogued neighbour within taken off; the light beyond 3 FWHM, half a
     per cent, is that of the mean of the frames' profiles.
@@ -161,8 +163,9 @@ def star_ee50(stack: StackImage, scene: Scene) -> float | None:
     inputs = scene.inputs(stack)
     share = _weights(inputs, str(stack.header["COMBTYPE"]), scene)
     whole = _enclosed(inputs, share, float(radii[-1]) * scale)
-    curve = np.median(flux[:-1] / flux[-1], axis=1) * whole
-    return float(np.interp(0.5, curve, radii[:-1])) * scale
+    curves = flux[:-1] / flux[-1] * whole
+    each = [float(np.interp(0.5, curve, radii[:-1])) * scale for curve in curves.T]
+    return float(np.interp(0.5, np.median(curves, axis=1), radii[:-1])) * scale, median_error(each)
 
 
 def _weights(inputs: list[tuple[FrameRecord, TrueFrame]], combine: str, scene: Scene) -> FloatArray:
@@ -199,11 +202,11 @@ def true_shape(stack: StackImage, scene: Scene) -> tuple[float, float]:
 
 def psf_figures(scene: Scene) -> list[Figure]:
     """FWHM against the stars', EE50 and ellipticity against the frames' true profiles, sum, centre and scale."""
-    width: dict[str, float] = {}
-    ee50: dict[str, float] = {}
-    grown: dict[str, float] = {}
-    round_: dict[str, float] = {}
-    shape: dict[str, float] = {}
+    width: dict[str, tuple[float, float]] = {}
+    ee50: dict[str, tuple[float, float]] = {}
+    grown: dict[str, tuple[float, float]] = {}
+    round_: dict[str, tuple[float, float]] = {}
+    shape: dict[str, tuple[float, float]] = {}
     sums, centres, scales = [], [], []
     how = ""
     for stack in scene.stacks():
@@ -222,19 +225,20 @@ def psf_figures(scene: Scene) -> list[Figure]:
         widths = _star_widths(stack, scene)
         if len(widths) >= _MIN_STARS:
             own = fit_moffat(image, float(stack.header.get("FWHM_PX", 4.0))).fwhm_px
-            width[stack.label] = 100 * (own / float(np.median(widths)) - 1)
+            typical = float(np.median(widths))
+            width[stack.label] = 100 * (own / typical - 1), 100 * median_error(widths) / typical
         true_ee50, true_e = true_shape(stack, scene)
-        ee50[stack.label] = 100 * (float(header["EE50_AS"]) / true_ee50 - 1)
-        measured = star_ee50(stack, scene)
-        if measured is not None:
-            grown[stack.label] = 100 * (float(header["EE50_AS"]) / measured - 1)
-        round_[stack.label] = float(header["ELLIPT"]) - true_e
+        ee50[stack.label] = 100 * (float(header["EE50_AS"]) / true_ee50 - 1), 0.0
+        half = star_ee50(stack, scene)
+        if half is not None:
+            grown[stack.label] = 100 * (float(header["EE50_AS"]) / half[0] - 1), 100 * half[1] / half[0]
+        round_[stack.label] = float(header["ELLIPT"]) - true_e, 0.0
         of_stars = star_ellipticity(stack, scene)
         if of_stars is not None:
             model = fit_moffat(image, float(header["FWHM_PX"]))
             size, turn = 2 * np.arctanh(model.ellipticity), 2 * model.angle
-            off = np.hypot(*(size * np.array([np.cos(turn), np.sin(turn)]) - of_stars))
-            shape[stack.label] = float(np.tanh(off / 2))
+            off = np.hypot(*(size * np.array([np.cos(turn), np.sin(turn)]) - of_stars[0]))
+            shape[stack.label] = float(np.tanh(off / 2)), of_stars[1] / 2
     figures = []
     exact = how == "weighted"  # a median has no profile that its frames' profiles tell
     for name, values, unit, goal, bound in (
@@ -245,11 +249,15 @@ def psf_figures(scene: Scene) -> list[Figure]:
         ("ellipticity against the stars', as a vector", shape, "", 0.01, 0.03),
     ):
         if values:
-            worst = max(values, key=lambda label: abs(values[label]))
-            figures.append(
-                Figure(name=f"PSF image ({how}), {name}, worst", value=abs(values[worst]), unit=unit, goal=goal,
-                       bound=bound, detail=", ".join(f"{k} {v:+.3g}" for k, v in sorted(values.items())))
-            )  # fmt: skip
+            worst, beyond = worst_beyond(values)
+            said = ", ".join(f"{k} {v:+.3g}" + (f" ± {e:.2g}" if e else "") for k, (v, e) in sorted(values.items()))
+            name = f"PSF image ({how}), {name}"
+            figures += [
+                Figure(name=f"{name}, median", value=float(np.median([abs(v) for v, _ in values.values()])), unit=unit,
+                       goal=goal, bound=bound, detail=f"{len(values)} stacks"),
+                Figure(name=f"{name}, worst beyond 2 sigma of its stars" if values[worst][1] else f"{name}, worst",
+                       value=beyond, unit=unit, goal=goal, bound=bound, detail=f"{worst}; {said}"),
+            ]  # fmt: skip
     if sums:
         figures += [
             Figure(name="PSF image, abs(sum - 1), worst", value=max(sums), unit="", goal=1e-4),

@@ -12,12 +12,12 @@ __all__ = ["BEHAVIOURS", "LIES", "stand_ins"]
 BEHAVIOURS = {
     "hang": "ran longer than",
     "segv": "died of SIGSEGV",
-    "nothing": "exited normally",
+    "nothing": "exited normally(, but neither wrote| but did not write)",
     "half": "wrote only a part of",
     "flood": "exited with status 1",
     "litter": "",
 }
-"""What a stand-in does, and the words that the record has for it; none: the work itself is done."""
+"""What a stand-in does, and what the record says of it (a pattern); none: the work itself is done."""
 
 LIES = {
     "mirrored": "mirrored|stars matched|chance",

@@ -22,7 +22,9 @@ import bench.processes
 from bench.processes import clean_environment, memory_of_tree
 from models.base import Roots
 from models.simulation import SimulationOptions
+from models.telescope import load_telescope
 from tasks.core.files import safe_name
+from tasks.report import read_years
 from tests.demo import REPO, run
 from tests.faults.corpus import Damage, Originals, corpus, write_corpus
 from tests.faults.place import patience
@@ -46,7 +48,7 @@ class Night(NamedTuple):
     damages: list[Damage]
     output: str
     status: int
-    megabytes: float
+    megabytes: tuple[float, ...]
     patience: float
     before: dict[str, tuple[str, int]]
 
@@ -114,7 +116,7 @@ def night(request, tmp_path_factory) -> Night:
     assert list(temporary.iterdir()) == []
     return Night(
         roots, damages, "".join(some.output for some in done), max(some.status for some in done),
-        max(used for some in done for _, used in some.samples), max(each, patience(_SECONDS_EACH)), before,
+        tuple(max(used for _, used in some.samples) for some in done), max(each, patience(_SECONDS_EACH)), before,
     )  # fmt: skip
 
 
@@ -147,8 +149,13 @@ def test_it_ends_well_and_without_a_traceback(night):
 
 
 def test_no_input_costs_much_memory(night):
-    """Of all processes together, sampled twice a second."""
-    assert 100 < night.megabytes < _MEGABYTES
+    """Of all processes that reduce them together, sampled twice a second; and of those that stack what is left.
+
+    A stack of more than a hundred frames (so many of the corpus are as good as whole) takes what memory there is.
+    """
+    reducing, stacking = night.megabytes
+    assert 100 < reducing < _MEGABYTES
+    assert 100 < stacking < 2 * _MEGABYTES
 
 
 @pytest.mark.slow
@@ -156,8 +163,9 @@ def test_no_input_costs_long(night):
     """What Prefect's server noted of every task run: 30 s of a machine that does nothing else."""
     with closing(sqlite3.connect(night.roots.data / ".prefect" / "prefect.db")) as server:
         runs = server.execute("SELECT name, unixepoch(end_time) - unixepoch(start_time) FROM task_run").fetchall()
-    assert len(runs) > len(night.damages) / 2
-    assert [(name, seconds) for name, seconds in runs if not (seconds or 0) < night.patience] == []
+    of_frames = [(name, seconds or 0) for name, seconds in runs if Path(_FOLDER).name in name]
+    assert len(of_frames) > len(night.damages) / 2
+    assert [(name, seconds) for name, seconds in of_frames if seconds >= night.patience] == []
 
 
 def test_every_damaged_file_ends_in_a_record(night, tmp_path_factory):
@@ -208,19 +216,21 @@ def test_nothing_was_changed_among_the_raw_frames(night):
 def test_what_is_not_used_changes_nothing(night, tmp_path_factory):
     """The stacks of the good frames are the same bits with and without the damaged ones that no stage could use.
 
-    What looks whole (a bit flipped among the pixels, a strange name) may be used; what the inventory takes for a bias
-    or a flat has a say in the masters.
+    What looks whole (a bit flipped among the pixels, a strange name) and shows stars of the field may be used; what the
+    inventory takes for a bias or a flat has a say in the masters.
     """
     home = tmp_path_factory.mktemp("home")
-    used = {name for name, rows in records(night.roots).items() if any(row.get("zp") is not None for row in rows)}
+    everything = [record for year in read_years(night.roots, load_telescope("T120")).values() for record in year]
+    used = {Path(record.raw.path).name for record in everything if record.solved is not None}
+    assert len(used) < 0.8 * len(everything)
     listing = json.loads((night.roots.data / "inventory.json").read_text())["rows"]
     used |= {Path(row["path"]).name for row in listing if row["kind"] in ("bias", "flat")}
     images = []
     for what in ("alone", "beside"):
         roots = simulated(tmp_path_factory.mktemp(what) / "data")
         if what == "beside":
-            unusable = [each for each in night.damages if each.name not in used]
-            assert len(unusable) > 0.5 * len(night.damages)
+            unusable = [each for each in night.damages if Path(each.name).name not in used]
+            assert len(unusable) > 0.4 * len(night.damages)
             write_corpus(unusable, roots.raw / _FOLDER)
         for command in (("flows.reduce_year", "2023"), ("flows.stack_target", "M67")):
             assert run(*command, "--root", str(roots.data), home=home, timeout=3000).returncode == 0
