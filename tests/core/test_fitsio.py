@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,37 @@ def test_a_compressed_file_has_the_same_pixels(raw):
     endless = raw.with_name("endless.fits.gz")
     endless.write_bytes(gzip.compress(raw.read_bytes() + bytes(50_000_000)))
     np.testing.assert_array_equal(read_raw(endless, "test")[0], fits.getdata(raw).astype("f4"))
+
+
+def test_what_lies_behind_the_image_is_not_searched(raw, monkeypatch):
+    """For a header that has no end: astropy reads on for it, even to close the file."""
+    monkeypatch.setattr("tasks.core.fitsio._BEGINNING", 28800)
+    packed = raw.with_name("endless.fits.gz")
+    packed.write_bytes(gzip.compress(raw.read_bytes() + b" " * 50_000_000))
+    tracemalloc.start()
+    try:
+        np.testing.assert_array_equal(read_raw(packed, "test")[0], fits.getdata(raw).astype("f4"))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"BZh9", b"\xfd7zXZ\x00", b"SIMPLY"])
+def test_other_kinds_of_files_are_refused(tmp_path, start):
+    path = tmp_path / "a.fits"
+    path.write_bytes(start + bytes(6000))
+    with pytest.raises(StageError, match="it starts with"):
+        open_raw(path, "test")
+
+
+def test_what_no_pixel_can_be_is_none(tmp_path):
+    path = tmp_path / "flipped.fits"
+    values = np.full((8, 8), 1000.0, np.float32)
+    values[1, 2], values[3, 4] = 1.7e38, -2e11
+    fits.PrimaryHDU(values).writeto(path)
+    read = read_raw(path, "test")[0]
+    assert np.argwhere(np.isnan(read)).tolist() == [[1, 2], [3, 4]]
+    assert np.nanmax(np.abs(read)) == 1000.0
 
 
 @pytest.mark.parametrize("cut", [0.9, 0.5])

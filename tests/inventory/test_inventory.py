@@ -295,6 +295,18 @@ def test_years_are_years_of_nights(roots: Roots) -> None:
     assert len(take_inventory(roots, SMALL).rows) == 4
 
 
+def test_a_date_to_come_is_listed_where_the_path_says(roots: Roots) -> None:
+    light(roots, "202503OHP/20250317/wrong.fits", DATE_OBS="2093-03-17T22:28:01")
+    light(roots, "202503OHP/20250317/right.fits")
+    inventory = take_inventory(roots, SMALL, {2025})
+    assert [frame.name for frame in inventory.frames] == ["right"]
+    (failure,) = inventory.unusable
+    assert failure.file == "202503OHP/20250317/wrong.fits"
+    assert "2093-03-17, a day yet to come" in failure.reason
+    assert failure.remedy
+    assert take_inventory(roots, SMALL, {2093}).rows == ()
+
+
 def test_several_telescopes_in_one_tree(roots: Roots) -> None:
     light(roots, "OHP_T120_20250317/M67-0001.fits")
     light(roots, "20250317_T080/M67-0001.fits")
