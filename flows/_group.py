@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from flows import STATUS_OK
 from flows._cli import say
+from flows._compressed import compress_group
 from flows._frame import known_field
 from flows._pages import draw_group
 from flows._progress import Begun, RunProgress
@@ -26,6 +27,7 @@ from models.settings import Settings
 from models.stack import Selection, Stack
 from models.target import Target, target_by_object
 from models.telescope import Telescope
+from tasks.archive import cover_group
 from tasks.astrometry.tasks import aligned_frames
 from tasks.core.cache import recall
 from tasks.core.errors import UserError
@@ -388,8 +390,11 @@ def report_group(
     every = [*frames.members, *frames.others]
     drawn = draw_group(target, stacks, every, left_out, catalogs, frames.colour_terms, run, progress)
     sources = end_sources(listing, target.name, run, progress)  # measured beside the drawing; the page links to it
-    shown = [*failures, sources] if isinstance(sources, FrameFailure) else failures
     way = Way(f"page of {target.name}", run.roots)
+    weights = [run.roots.of(stack.weight) for stack in stacks]
+    way.step(cover_group, target.name, weights, run.telescope, run.roots)
+    failures += compress_group(target.name, run, progress)
+    shown = [*failures, sources] if isinstance(sources, FrameFailure) else failures
     page = way.step(
         write_group_page,
         target, stacks, left_out, shown, alignment.notes, run.roots, run.telescope,

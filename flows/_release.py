@@ -28,7 +28,7 @@ from models.telescope import Telescope
 from tasks.archive import complete_release, write_sky
 from tasks.core.errors import StageError, UserError
 from tasks.core.records import locked
-from tasks.core.unchanged import made_before, unless_unchanged
+from tasks.core.unchanged import unless_unchanged
 from tasks.inventory import take_inventory
 from tasks.pages import write_index_page
 from tasks.report import write_release, write_schemas
@@ -128,6 +128,7 @@ def _tables_and_provenance(run: RunContext) -> tuple[Path, ...]:
     """Tables, ObsCore, MOCs, and every product's digest and provenance; what people look for first."""
     obscore, *maps = write_sky(run.roots, run.telescope)
     page, *tables = write_release(run.roots, run.telescope, run.targets)
+    write_index_page(run.roots)  # it links to all of them, and its digest is in the next
     index, *others = complete_release(run.roots, run.telescope, run.settings)
     return (page, index, obscore, *maps, *others, *(each for each in tables if each != index))
 
@@ -138,12 +139,6 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
     files: tuple[Path, ...] = ()
     with locked(run.roots, STACK_REPORTS):
         write_schemas(run.roots.data / "schemas")
-        name = f"release_{run.telescope.name}"
-        try:
-            if not made_before(run.roots, name):  # the index links to them
-                write_release(run.roots, run.telescope, run.targets)
-        except StageError as error:
-            failures.append(error.record("release tables"))
         years = {int(each.name): each.outcome for each in parts if each.stage == "reduce-year"}
         of_years = {year: told.failures for year, told in years.items() if isinstance(told, RunSummary)}
         way = Way("pages", run.roots)
@@ -151,12 +146,12 @@ def release_summary(parts: Sequence[Part], run: RunContext) -> RunSummary:
         index = way.step(write_index_page, run.roots)
         failures += [*way.failures, *compress_release(run)]
         try:  # last: it holds the digests of all the others
+            name = f"release_{run.telescope.name}"
             files = unless_unchanged(
                 run.roots, name, lambda: _looked_at(run), besides(run), lambda: _tables_and_provenance(run)
             )[:3]
         except StageError as error:
-            if not any(each.file == "release tables" for each in failures):
-                failures.append(error.record("release tables"))
+            failures.append(error.record("release tables"))
         files = (*((index,) if index is not None else ()), *files)
     return RunSummary(
         title=f"release {run.telescope.name}",

@@ -10,6 +10,7 @@ from models.base import FileRef, Record
 
 __all__ = [
     "AstrometricCheck",
+    "CompressedDownload",
     "Download",
     "FilterCard",
     "GroupCard",
@@ -102,6 +103,15 @@ class PageFrame(Record):
     group: str = ""
 
 
+class CompressedDownload(Record):
+    """The tile-compressed copy of a file that a page links to."""
+
+    path: str = Field(description="relative to the page")
+    bytes: int
+    sha256: str
+    loss_rms: float | None = Field(description="rms of copy - image, over the image's noise; null: it loses nothing")
+
+
 class Download(Record):
     """A file that a page links to."""
 
@@ -110,6 +120,7 @@ class Download(Record):
     what: str
     bytes: int
     sha256: str
+    compressed: CompressedDownload | None = Field(None, description="its tile-compressed copy")
 
 
 class FilterCard(Record):

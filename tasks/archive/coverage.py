@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import astropy.units as u
@@ -14,9 +16,11 @@ from mocpy import MOC
 from models.base import Roots
 from models.provenance import Product
 from models.telescope import Telescope
+from tasks.core.errors import StageError
 from tasks.core.fitsio import quiet_fits, write_fits
+from tasks.core.unchanged import unless_unchanged
 
-__all__ = ["ORDER", "write_coverage"]
+__all__ = ["ORDER", "cover_group", "write_coverage"]
 
 ORDER = 13
 """HEALPix order of the maps: cells of 26 arcsec."""
@@ -42,6 +46,45 @@ def _write(moc: MOC, path: Path, title: str) -> None:
     write_fits(path, [fits.PrimaryHDU(), table])
 
 
+def cover_group(group: str, weights: Sequence[Path], telescope: Telescope, roots: Roots) -> Path | None:
+    """Write a group's MOC beside its stacks, unless it is there and of these weight maps.
+
+    Parameters
+    ----------
+    group
+        Its name.
+    weights
+        Weight maps of its stacks; without one, what an earlier run wrote goes.
+    telescope, roots
+        Whose stacks, and where.
+
+    Returns
+    -------
+    Path or None
+        The map; None without a stack.
+
+    Raises
+    ------
+    StageError
+        If a weight map cannot be read.
+    """
+    path = roots.data / "stacks" / group / telescope.name / f"{group}_moc.fits"
+    if not weights:
+        path.unlink(missing_ok=True)
+        return None
+
+    def make() -> tuple[Path, ...]:
+        _write(_union([_moc(weight) for weight in weights]), path, f"{group} {telescope.name}")
+        return (path,)
+
+    made_with = f"{ORDER} {_STEP_PX} mocpy {version('mocpy')}"
+    try:
+        unless_unchanged(roots, f"coverage_{group}_{telescope.name}", lambda: weights, made_with, make)
+    except (OSError, ValueError, KeyError) as error:
+        raise StageError("coverage", f"a weight map cannot be read: {error}", "stack the group again") from error
+    return path
+
+
 def write_coverage(products: tuple[Product, ...], telescope: Telescope, roots: Roots) -> tuple[Path, ...]:
     """Write a MOC a group beside its stacks, one a filter and one of all under ``stacks/``.
 
@@ -50,22 +93,21 @@ def write_coverage(products: tuple[Product, ...], telescope: Telescope, roots: R
     OSError
         If a weight map cannot be read.
     """
-    of_group: dict[str, list[MOC]] = defaultdict(list)
+    of_group: dict[str, list[Path]] = defaultdict(list)
     of_filter: dict[str, list[MOC]] = defaultdict(list)
     for product in products:
         if product.kind != "weight":
             continue
-        moc = _moc(roots.data / product.path)
+        weight = roots.data / product.path
         stem = product.path.rpartition("/")[2].removesuffix(".weight.fits")
         group, _, filter = stem.rpartition("_")
-        of_group[group].append(moc)
-        of_filter[filter].append(moc)
+        of_group[group].append(weight)
+        of_filter[filter].append(_moc(weight))
     stacks = roots.data / "stacks"
     written = []
-    for group, mocs in sorted(of_group.items()):
-        path = stacks / group / telescope.name / f"{group}_moc.fits"
-        _write(_union(mocs), path, f"{group} {telescope.name}")
-        written.append(path)
+    for group, weights in sorted(of_group.items()):
+        path = cover_group(group, sorted(weights), telescope, roots)
+        written += [path] if path is not None else []
     # By name and more than case: r and R.
     names = {name: f"{name}c" if name.isupper() and name.lower() in of_filter else name for name in of_filter}
     for filter, mocs in sorted(of_filter.items()):
@@ -74,7 +116,7 @@ def write_coverage(products: tuple[Product, ...], telescope: Telescope, roots: R
         written.append(path)
     if of_group:
         path = stacks / f"{telescope.name}_moc.fits"
-        _write(_union([moc for mocs in of_group.values() for moc in mocs]), path, telescope.name)
+        _write(_union([moc for mocs in of_filter.values() for moc in mocs]), path, telescope.name)
         written.append(path)
     return tuple(written)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from scipy.spatial import ConvexHull
 from models.base import Roots
 from models.provenance import Product
 from models.telescope import Telescope
+from tasks.archive.compressed import image_of
 from tasks.core.files import writing
 from tasks.core.fitsio import quiet_fits
 
@@ -46,10 +48,11 @@ _FIELDS = (
     _Field("dataproduct_type", "char", "", "meta.code.class", "ObsDataset.dataProductType", "image, measurements"),
     _Field("calib_level", "int", "", "meta.code;obs.calib", "ObsDataset.calibLevel", "3: combined and calibrated"),
     _Field("obs_collection", "char", "", "meta.id", "DataID.Collection", "the release"),
-    _Field("obs_id", "char", "", "meta.id", "DataID.observationID", "group, and filter"),
+    _Field("obs_id", "char", "", "meta.id", "DataID.observationID", "group, and filter; of a copy its image's"),
     _Field("obs_publisher_did", "char", "", "meta.ref.ivoid", "Curation.publisherDID", "identifier of the file"),
     _Field("access_url", "char", "", "meta.ref.url", "Access.reference", "relative to this table's folder"),
-    _Field("access_format", "char", "", "meta.code.mime", "Access.format", "media type"),
+    _Field("access_format", "char", "", "meta.code.mime", "Access.format",
+           "media type; application/fits of an image: tile-compressed, in the first extension"),
     _Field("access_estsize", "long", "kbyte", "phys.size;meta.file", "Access.size", "size of the file"),
     _Field("target_name", "char", "", "meta.id;src", "Target.name", "the group"),
     _Field("s_ra", "double", "deg", "pos.eq.ra",
@@ -181,6 +184,10 @@ def _rows(products: tuple[Product, ...], telescope: Telescope, roots: Roots) -> 
             images[product.path] = row
     found = dict(images)
     for product in products:
+        if product.kind == "compressed copy" and (row := images.get(image_of(product.path))) is not None:
+            # No primary image: not image/fits (RFC 4047), which a client may ask for that knows no compression.
+            found[product.path] = row | {"access_format": "application/fits"}
+    for product in products:
         if product.kind == "source list" and (row := _list_row(product, images)) is not None:
             found[product.path] = row
     of_path = {product.path: product for product in products}
@@ -189,7 +196,7 @@ def _rows(products: tuple[Product, ...], telescope: Telescope, roots: Roots) -> 
             "calib_level": 3,
             "obs_collection": f"OHP-{telescope.name}",
             "obs_publisher_did": f"ivo://obs-hp.fr/{telescope.name.lower()}?{path}",
-            "access_url": path.removeprefix("stacks/"),
+            "access_url": posixpath.relpath(path, "stacks"),
             "access_estsize": max(of_path[path].bytes // 1000, 1),
             "t_resolution": math.nan,
             "em_res_power": math.nan,
@@ -203,7 +210,7 @@ def _rows(products: tuple[Product, ...], telescope: Telescope, roots: Roots) -> 
 
 
 def write_obscore(products: tuple[Product, ...], telescope: Telescope, roots: Roots, path: Path) -> int:
-    """Write the stacks and source lists of a release as an ObsCore 1.1 table (VOTable); return the number of rows.
+    """Write stacks, their compressed copies and source lists as an ObsCore 1.1 table (VOTable); return how many rows.
 
     ``access_url`` is relative to the table's folder: a copy of ``stacks/`` can be used where it lies, and a service
     puts its own address before it. The identifiers' authority is registered nowhere.

@@ -49,18 +49,23 @@ def kind_of(path: str) -> Kind | None:
     return next((kind for pattern, kind in _KINDS if re.search(pattern, path)), None)
 
 
-def _files(telescope: Telescope, roots: Roots) -> Iterator[Path]:
+def _files(telescope: Telescope, roots: Roots, group: str | None) -> Iterator[Path]:
     stacks = roots.data / "stacks"
+    if group is not None:
+        yield from (stacks / group / telescope.name).rglob("*")
+        return
     if stacks.is_dir():
         yield from (path for path in stacks.iterdir() if path.is_file())
-        for group in sorted(path for path in stacks.iterdir() if path.is_dir()):
-            yield from (group / telescope.name).rglob("*")
+        for folder in sorted(path for path in stacks.iterdir() if path.is_dir()):
+            yield from (folder / telescope.name).rglob("*")
     yield from (roots.data / row.file for row in compressed_rows(roots, telescope))
     for year in sorted(roots.data.glob("[0-9][0-9][0-9][0-9]")):
         yield from (year / telescope.name).rglob("*")
 
 
-def list_products(telescope: Telescope, roots: Roots, made_by: dict[str, str] | None = None) -> tuple[Product, ...]:
+def list_products(
+    telescope: Telescope, roots: Roots, made_by: dict[str, str] | None = None, group: str | None = None
+) -> tuple[Product, ...]:
     """Every file of a telescope's release but ``release.json`` itself, by path.
 
     Parameters
@@ -69,6 +74,8 @@ def list_products(telescope: Telescope, roots: Roots, made_by: dict[str, str] | 
         Whose products, and where.
     made_by
         Activity of each path, where one is on record.
+    group
+        Only what lies beside the stacks of this group.
 
     Raises
     ------
@@ -77,7 +84,7 @@ def list_products(telescope: Telescope, roots: Roots, made_by: dict[str, str] | 
     """
     index = release_file(telescope.name, roots)
     products = []
-    for path in _files(telescope, roots):
+    for path in _files(telescope, roots, group):
         relative = path.relative_to(roots.data).as_posix()
         kind = kind_of(relative)
         if kind is None or path == index or path.name.startswith(".") or not path.is_file():

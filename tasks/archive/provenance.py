@@ -15,7 +15,7 @@ from models.provenance import Activity, Agent, Entity, Product, Provenance
 from models.release import COMPRESSED
 from models.settings import Settings
 from models.telescope import Telescope
-from tasks.archive.compressed import image_of
+from tasks.archive.compressed import image_of, weight_of
 from tasks.archive.products import list_products
 from tasks.core.ledger import Made, read_made
 
@@ -49,7 +49,7 @@ _STAGES: dict[str, _Stage] = {
     "picture-of-extended": _Stage(r"_ext\.png$", ()),
     "colour-picture": _Stage(r"\.png$", ()),
     "mean-psf": _Stage(r"_mean_psf\.fits$", ()),
-    "compressed-copy": _Stage(r"^compressed/", ("release",)),
+    "compressed-copy": _Stage(r"^compressed/", ("release",), ("astropy",)),
 }  # fmt: skip
 
 
@@ -142,7 +142,10 @@ class _Inputs:
             masters = [present[each] for each in digests if each is not None and each in present]
             return {self.raw(record), *masters}
         if path.startswith(f"{COMPRESSED}/"):
-            return {image_of(path)}
+            image = image_of(path)
+            # What an image lost is measured where it has data.
+            sky = image in labels or image.removesuffix("_ext.fits") + ".fits" in labels
+            return {image, weight_of(image)} if sky else {image}
         if path.endswith(".psf") or path.endswith(".head"):
             frame = re.sub(r"/psf/", "/reduced/", path)
             frame = re.sub(r"\.(psf|head)$", ".fits", frame)

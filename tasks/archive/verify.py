@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -266,11 +267,12 @@ def _obscore(sound: Iterable[Product], products: Iterable[Product], root: Path) 
         if not product.path.endswith("obscore.vot"):
             continue
         table = parse_single_table(root / product.path).to_table()
-        named = {f"stacks/{url}" for url in table["access_url"]}
+        named = {posixpath.normpath(f"stacks/{url}") for url in table["access_url"]}
         for path in sorted(named - listed.keys()):
             yield Finding(product.path, f"names {path}, which is not of the release", "build the release again")
-        stacks = {path for path, each in listed.items() if each.kind == "stack"}
-        for path in sorted(stacks - named):
+        images = {path for path, each in listed.items() if each.kind in ("stack", "extended stack")}
+        images |= {path for path in listed if path.startswith(f"{COMPRESSED}/") and image_of(path) in images}
+        for path in sorted(images - named):
             yield Finding(product.path, f"has no row for {path}", "build the release again")
 
 

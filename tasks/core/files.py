@@ -63,7 +63,7 @@ _DATED = re.compile(r"^(PROCDATE|CHECKSUM|DATASUM)$")
 
 
 @contextmanager
-def writing(path: Path, durable: bool = True) -> Iterator[Path]:
+def writing(path: Path, durable: bool = True, keep_same: bool = False) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success sync it and rename it to `path`, else remove it.
 
     The file is world-readable as far as the umask allows. Readers see the old file or the whole new one.
@@ -74,12 +74,16 @@ def writing(path: Path, durable: bool = True) -> Iterator[Path]:
         The file to be.
     durable
         False: a power cut may lose the file or leave it empty. Only for what tells by itself whether it is whole.
+    keep_same
+        A file that is there with the same content stays as it is, with its times.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{_host()}.{os.getpid()}.{threading.get_ident()}.tmp")
     _unfinished.add(temporary)
     try:
         yield temporary
+        if keep_same and path.is_file() and path.read_bytes() == temporary.read_bytes():
+            return
         if not durable:
             os.replace(temporary, path)
             return
@@ -196,8 +200,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON (indented, key order kept, UTF-8), whole or not at all. NaN is refused."""
-    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    """Write JSON (indented, key order kept, UTF-8), whole or not at all. NaN is refused.
+
+    A file that is there with the same content stays as it is.
+    """
+    with writing(path, keep_same=True) as temporary, temporary.open("w", encoding="utf-8") as stream:
         # Not as one text: of a year of frames, its pieces take ten times what the file does.
         json.dump(value, stream, indent=1, ensure_ascii=False, allow_nan=False)
         stream.write("\n")

@@ -10,13 +10,14 @@ from astropy.io import fits
 
 from models.base import Roots
 from models.frame import FrameFailure, Rejected
-from models.page import FilterCard, GroupCard, GroupPictures, PageFrame, StackPictures, StackPlots
+from models.page import Download, FilterCard, GroupCard, GroupPictures, PageFrame, StackPictures, StackPlots
 from models.stack import Stack, stack_paths
 from models.target import Target
 from models.telescope import Telescope
 from tasks.core.fitsio import quiet_fits
 from tasks.pages.citation import citation
 from tasks.pages.writing import Links, downloads, link, shortened, write_card, write_page
+from tasks.report import compressed_rows
 
 __all__ = ["CARD", "write_group_page"]
 
@@ -29,6 +30,7 @@ _HOLDS = {
     ".weight.fits": "weight map of {band}: inverse variance of the sky, 0: no data",
     "_psf.fits": "PSF of {band}",
     "_ext.fits": "stack of {band} for extended targets",
+    "_moc.fits": "where on the sky there is data (MOC)",
     "_cat.fits": "all sources in all bands",
     "_cat.parquet": "all sources in all bands (Parquet)",
     "_nrej.fits": "frames left out of each pixel of {band}",
@@ -49,7 +51,7 @@ _KINDS = {
 def _what(name: str, group: str, filters: Sequence[str]) -> str:
     if name in _REPORTS:
         return _REPORTS[name]
-    for ending in ("_cat.fits", "_cat.parquet"):
+    for ending in ("_cat.fits", "_cat.parquet", "_moc.fits"):
         if name == f"{group}{ending}":
             return _HOLDS[ending]
     for band in filters:
@@ -70,6 +72,23 @@ def _files(folder: Path, group: str, filters: Sequence[str]) -> list[tuple[Path,
         (path, _what(path.name, group, filters))
         for path in sorted(names, key=lambda path: (path.suffix == ".json", path.name.casefold(), path.name))
     ]
+
+
+def _copies_said(files: Sequence[Download]) -> str:
+    """What a reader should know of the compressed copies; empty where there are none."""
+    pairs = [(file, file.compressed) for file in files if file.compressed is not None]
+    if not pairs:
+        return ""
+    full, small = sum(file.bytes for file, _ in pairs), sum(copy.bytes for _, copy in pairs)
+    losses = [copy.loss_rms for _, copy in pairs if copy.loss_rms is not None]
+    said = f"The compressed copies ({small / 1e6:.1f} MB instead of {full / 1e6:.1f}) are tile-compressed FITS, "
+    said += "which astropy, CFITSIO, DS9 and TOPCAT read as they are (image in HDU 1). "
+    if losses:
+        said += f"Stacks differ by at most {max(losses):.3f} of their noise (rms), which their headers tell (LOSSRMS); "
+        said += "weight maps and PSFs lose nothing."
+    else:
+        said += "They lose nothing."
+    return said
 
 
 def _field(stacks: Sequence[Stack], roots: Roots) -> tuple[float, float] | None:
@@ -235,6 +254,8 @@ def write_group_page(
         {int(name[:4]) for stack in stacks for name in stack.inputs if name[:4].isdigit()}
     )
     filters = [stack.filter for stack in stacks]
+    copies = compressed_rows(roots, telescope, target.name)
+    files = downloads(_files(folder, target.name, filters), path, roots, copies)
     place = SkyCoord(target.ra, target.dec, unit="deg").to_string("hmsdms", precision=0)
     write_page(
         path,
@@ -257,7 +278,8 @@ def write_group_page(
         left_out_others=[each for each in left_out if each.file not in known],
         used_frames=used,
         notes=notes,
-        files=downloads(_files(folder, target.name, filters), path, roots),
+        files=files,
+        copies_say=_copies_said(files),
         citation=citation(target.name, stacks, years, telescope),
     )
     write_card(folder / CARD, _card(target, stacks, unused or left_out, frames, failures, years, pictures, telescope))

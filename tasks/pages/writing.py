@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,8 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from models.base import FileRef, Record, Roots
-from models.page import Download, Picture
+from models.page import CompressedDownload, Download, Picture
+from models.release import ReleaseCompressed
 from tasks.core.files import digest_file, writing
 from tasks.report import software_versions
 
@@ -130,9 +132,23 @@ def shortened(n_frames: int) -> int:
     return 0 if n_frames <= 400 else 120 if n_frames <= 1500 else 60
 
 
-def downloads(files: Iterable[tuple[Path, str]], page: Path, roots: Roots) -> list[Download]:
-    """Files of a page with size and checksum; what is not there is left out."""
+def _copy(row: ReleaseCompressed | None, page: Path, roots: Roots) -> CompressedDownload | None:
+    if row is None:
+        return None
+    return CompressedDownload(
+        path=link(os.path.relpath(roots.data / row.file, page.parent)),
+        bytes=row.bytes,
+        sha256=digest_file(roots.data / row.file, roots),
+        loss_rms=None if row.lossless else row.loss_rms,
+    )
+
+
+def downloads(
+    files: Iterable[tuple[Path, str]], page: Path, roots: Roots, copies: Iterable[ReleaseCompressed] = ()
+) -> list[Download]:
+    """Files of a page with size and checksum, and their compressed copies; what is not there is left out."""
     found = []
+    copy_of = {row.source: row for row in copies}
     for path, what in files:
         if path.is_file():
             found.append(
@@ -142,6 +158,7 @@ def downloads(files: Iterable[tuple[Path, str]], page: Path, roots: Roots) -> li
                     what=what,
                     bytes=path.stat().st_size,
                     sha256=digest_file(path, roots),
+                    compressed=_copy(copy_of.get(path.relative_to(roots.data).as_posix()), page, roots),
                 )
             )
     return found

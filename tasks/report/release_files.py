@@ -43,10 +43,20 @@ def source_rows(groups: Iterable[str], roots: Roots, telescope: Telescope) -> tu
     return tuple(rows)
 
 
-def compressed_rows(roots: Roots, telescope: Telescope) -> tuple[ReleaseCompressed, ...]:
-    """The tile-compressed copies of images as they are, by their own headers; of an earlier image a copy is none."""
+def compressed_rows(roots: Roots, telescope: Telescope, group: str | None = None) -> tuple[ReleaseCompressed, ...]:
+    """The tile-compressed copies of images as they are, by their own headers; of an earlier image a copy is none.
+
+    Parameters
+    ----------
+    roots, telescope
+        Whose copies, and where.
+    group
+        Only those of this group.
+    """
     rows = []
     for path in sorted((roots.data / COMPRESSED).glob(f"*/{telescope.name}/*.fits.fz")):
+        if group is not None and path.parts[-3] != group:
+            continue
         relative = path.relative_to(roots.data).as_posix()
         source = f"stacks/{relative.removeprefix(f'{COMPRESSED}/').removesuffix('.fz')}"
         try:

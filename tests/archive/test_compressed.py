@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,16 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.io.votable import parse_single_table
 
 from models.base import FileRef, Roots
 from models.release import Release, ReleaseCompressed
 from models.report import StackRow
 from models.settings import ReleaseSettings, Settings
+from models.target import Target
 from models.telescope import load_telescope
 from tasks.archive import complete_release, compress_image, copy_of, verify_copy, write_sky
 from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.fitsio import write_fits
+from tasks.pages import write_group_page
 from tasks.report import stack_rows, write_release
 from tests.report.markdown import tables
 from tests.sourcelists.sky import place, stars
@@ -191,6 +195,50 @@ def test_the_release_lists_and_tells_it(made: Roots) -> None:
     assert files["stacks/T120_*moc.fits, stacks/{group}/T120/{group}_moc.fits"].startswith("4 files")
 
 
+def test_obscore_has_a_row_of_each_image_s_copy(made: Roots) -> None:
+    table = parse_single_table(made.data / "stacks/obscore.vot").to_table()
+    assert sorted(table["obs_id"]) == ["X_R", "X_R", "X_r", "X_r"]
+    assert len(set(table["obs_publisher_did"])) == 4
+    for row in table:
+        path = (made.data / "stacks" / row["access_url"]).resolve()
+        assert row["access_estsize"] == path.stat().st_size // 1000
+        # RFC 4047: image/fits has its image in the primary array, for readers that know nothing else.
+        shape = fits.getdata(path, 0 if row["access_format"] == "image/fits" else 1).shape
+        assert shape == (row["s_xel2"], row["s_xel1"])
+        assert (row["access_format"] == "application/fits") == path.name.endswith(".fz")
+
+
+def test_obscore_without_a_copy_s_row_is_found(made: Roots, tmp_path: Path) -> None:
+    for folder in ("stacks", "compressed"):
+        shutil.copytree(made.data / folder, tmp_path / folder)
+    path = tmp_path / "stacks/obscore.vot"
+    path.write_text(path.read_text().replace("../compressed/X/T120/X_r.fits.fz", "../compressed/X/T120/X_i.fits.fz"))
+    relisted(tmp_path)
+    assert [finding.cause for finding in verify_copy(tmp_path).findings] == [
+        "names compressed/X/T120/X_i.fits.fz, which is not of the release",
+        "has no row for compressed/X/T120/X_r.fits.fz",
+    ]
+
+
+def test_the_group_s_page_links_to_the_copies(made: Roots, tmp_path: Path) -> None:
+    for folder in ("stacks", "compressed"):
+        shutil.copytree(made.data / folder, tmp_path / folder)
+    roots = Roots(data=tmp_path, raw=tmp_path / "raw")
+    page = write_group_page(Target(name="X", ra=150.0, dec=30.0), [], [], [], [], roots, TELESCOPE)
+    rows = re.findall(r'<a href="([^"]+)" aria-label="X_([^"]+)[.]fz, compressed">([0-9.]+)</a>', page.read_text())
+    assert len(rows) == 6
+    for link, name, size in rows:
+        path = page.parent / link
+        assert path.name == f"X_{name}.fz"
+        assert float(size) == pytest.approx(path.stat().st_size / 1e6, abs=0.006)
+        assert f"{hashlib.sha256(path.read_bytes()).hexdigest()} (compressed)" in page.read_text()
+    losses = [fits.getheader(path, 1)["LOSSRMS"] for path in page.parent.glob("../../../compressed/X/T120/X_?.fits.fz")]
+    assert f"at most {max(losses):.3f} of their noise" in page.read_text()
+    shutil.rmtree(tmp_path / "compressed")
+    write_group_page(Target(name="X", ra=150.0, dec=30.0), [], [], [], [], roots, TELESCOPE)
+    assert "compressed" not in page.read_text()
+
+
 def test_without_one_the_release_says_so(made: Roots, tmp_path: Path) -> None:
     shutil.copytree(made.data / "stacks", tmp_path / "stacks")
     finish(Roots(data=tmp_path, raw=tmp_path / "raw"))
@@ -212,8 +260,6 @@ def test_a_copy_of_an_earlier_image_is_not_of_the_release(made: Roots, tmp_path:
 
 
 def relisted(copy: Path) -> None:
-    import hashlib
-
     for index in copy.glob("*/release.json"):
         told = json.loads(index.read_bytes())
         for product in told["provenance"]["products"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -70,6 +71,17 @@ def test_json_refuses_what_json_cannot_say(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "x.json", {"zp": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_json_of_the_same_content_stays_with_its_times(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"zp": 22.5})
+    before = path.stat()
+    write_json(path, {"zp": 22.5})
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    write_json(path, {"zp": 23.5})
+    assert json.loads(path.read_bytes()) == {"zp": 23.5}
+    assert [each.name for each in tmp_path.iterdir()] == ["x.json"]
 
 
 @given(st.text())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
@@ -13,6 +16,7 @@ from models.run import RunContext, RunSummary
 from models.settings import Settings
 from tasks.core.errors import StageError, UserError
 from tasks.core.tools import StoppedError
+from tests.sourcelists.sky import place, stars
 
 
 @pytest.fixture
@@ -103,6 +107,25 @@ def test_its_tables_are_written(run):
     ):
         assert (run.roots.data / file).is_file()
     assert "release.md" in (run.roots.data / "stacks" / "index.html").read_text()
+
+
+def test_the_first_index_has_all_and_a_second_run_writes_nothing(tmp_path):
+    """Groups' pages are the flow's of each group; what the release itself adds is what counts here."""
+    roots = place(tmp_path, *stars(np.random.default_rng(5), 4)).roots
+    run = RunContext.of("T120", Settings(data_root=tmp_path))
+    parts = [part("X", "stack-target", run, came_to(summary(2, 2)))]
+
+    def state():
+        files = [*(tmp_path / "stacks").rglob("*"), *(tmp_path / "schemas").rglob("*")]
+        return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files if path.is_file()}
+
+    release_summary(parts, run)
+    linked = set(re.findall(r'href="([^"#]+)"', (tmp_path / "stacks" / "index.html").read_text()))
+    assert {path.name for path in roots.data.glob("stacks/*") if path.is_file()} - {"index.html"} <= linked
+    assert {"obscore.vot", "T120_moc.fits", "T120_Rc_moc.fits", "release.json"} <= linked
+    before = state()
+    release_summary(parts, run)
+    assert state() == before
 
 
 def test_tables_that_cannot_be_made_cost_the_release_nothing_else(run):

@@ -73,7 +73,7 @@ def test_checksums_and_sizes_are_those_of_the_files(roots):
         r'<a href="([^"]+)">[^<]*</a></th><td>[^<]+</td><td class="n" data-sort="(\d+)">.*?"sum">([0-9a-f]{64})<',
         page.read_text(encoding="utf-8"),
     )
-    assert {"M67_r.fits", "M67_r.weight.fits", "M67_r_psf.fits"} <= {name for name, *_ in rows}
+    assert {"M67_r.fits", "M67_r.weight.fits", "M67_r_psf.fits", "M67_moc.fits"} <= {name for name, *_ in rows}
     for name, size, digest in rows:
         content = (page.parent / name).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (int(size), digest), name
