@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 from photutils.psf import EPSFBuilder, extract_stars
 from scipy.ndimage import shift
-from scipy.spatial import cKDTree
 
 from models.base import FileRef, Roots
 from models.frame import FramePsf, MaskBit
@@ -27,8 +26,9 @@ from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.core.tools import ToolFailedError, ToolMissingError, scratch
 from tasks.photometry import prepare_image
+from tasks.psf.choice import Stars, bright_stars, leave_out_doubles, leave_out_uneven
 from tasks.psf.energy import encircled_energy, measure_growth
-from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, mesh_px, read_objects
+from tasks.psf.extraction import BLEMISH, ExtractionOptions, extract_catalogue, linear_header, mesh_px
 from tasks.psf.frame import candidates, fwhm_range
 from tasks.psf.images import MoffatFit, centred, fit_moffat, symmetric_wings, write_psf_image
 from tasks.psf.psfex import PsfexOptions, evaluate_psf, run_psfex_by_degree
@@ -44,23 +44,7 @@ _EPSF_STARS = 3
 _STARS_FOR_DEGREE = {0: 4, 1: 60, 2: 120, 3: 200, 4: 300}
 """More than for a frame: what is kept is one place of the model alone, where each coefficient's noise adds up."""
 _NO_SATURATION = 1e12
-_ISOLATION_FWHM = 5.0
-_EVEN = (0.85, 1.2)
-_EVEN_CORE_FWHM, _EVEN_WINGS_FWHM = 1.0, 2.5
-_MAX_UNEVEN_WINGS = 0.15
-_MIN_EVEN_STARS = 8
-_INCOMPLETE = 16
-"""SExtractor's flag of an object whose aperture data are incomplete."""
 _REMEDY = "look at the stack: are its frames aligned, and are there stars on it?"
-
-
-class _Stars(NamedTuple):
-    """Bright, clean, isolated sources of a stack; zero-based px, brightest first."""
-
-    x: FloatArray
-    y: FloatArray
-    snr: FloatArray
-    half_light_px: FloatArray
 
 
 def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSettings) -> StackPsf:
@@ -68,12 +52,12 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
 
     PSFEx on the stack's own stars, one sample a stack pixel, evaluated at the centre of the covered field.
     Stars that some of the frames do not show, or whose core is masked in some, have another PSF than the rest
-    (by up to 30 % where the seeing of the frames is mixed) and are left out as long as eight others remain. The
-    degree of its variation is lowered where stars are few. With fewer stars than PSFEx can use, an
-    effective PSF of three or more (photutils; Anderson & King 2000, PASP 112, 1360); with fewer than those,
-    a Moffat profile fitted to the brightest. ``METHOD`` in the header says which. The image is centred
-    on its middle pixel, its wings are made point-symmetric, and it sums to 1.0. EE50 and EE80 refer to all of
-    a star's light, wings beyond the stamp included. A stack without zero point has a PSF as well.
+    (by up to 30 % where the seeing of the frames is mixed) and are left out as long as eight others remain, and so
+    are double stars where there are few. The degree of its variation is lowered where stars are few. With fewer
+    stars than PSFEx can use, an effective PSF of three or more (photutils; Anderson & King 2000, PASP 112, 1360);
+    with fewer than those, a Moffat profile fitted to the brightest. ``METHOD`` in the header says which. The image is
+    centred on its middle pixel, its wings are made point-symmetric, and it sums to 1.0. EE50 and EE80 refer to all
+    of a star's light, wings beyond the stamp included. A stack without zero point has a PSF as well.
 
     Parameters
     ----------
@@ -110,14 +94,15 @@ def stack_psf(stack: Stack, roots: Roots, telescope: Telescope, settings: PsfSet
                 ),
                 log.with_name(f"{log.name}_extraction.log"),
             )  # fmt: skip
-            objects = _leave_out_uneven(catalogue, weight, width, settings)
-            stars = _stars(objects, settings, width)
+            objects = leave_out_uneven(catalogue, weight, width, settings)
+            stars = bright_stars(objects, settings, width)
             measured = _median_width(image, bad, stars, settings.size_px)
             if measured is None or abs(measured / width - 1) < 0.1:
                 width = measured or width
                 break
             width = measured
-        stars = _stars(objects, settings, width)
+        objects = leave_out_doubles(catalogue, objects, image, bad, width, settings)
+        stars = bright_stars(objects, settings, width)
         psf, n_stars, chi2, method = _model(
             folder, catalogue, objects, image, bad, stars, settings, width if stars.x.size else None, log
         )
@@ -178,84 +163,7 @@ def _read_stack(stack: Stack, roots: Roots) -> tuple[FloatArray, FloatArray, WCS
     return image, weight, WCS(header), float(header.get("SATURATE", _NO_SATURATION))
 
 
-def _leave_out_uneven(catalogue: Path, weight: FloatArray, width: float, settings: PsfSettings) -> fits.FITS_rec:
-    """The catalogue's sources; those that not all frames show in full are flagged.
-
-    In the file as well, from which PSFEx chooses. Nothing is flagged where fewer than eight candidates would remain.
-    """
-    objects = read_objects(catalogue)
-    even = evenly_covered(
-        weight, np.asarray(objects["XWIN_IMAGE"]) - 1.0, np.asarray(objects["YWIN_IMAGE"]) - 1.0, width
-    )
-    if candidates(objects[even], settings) < _MIN_EVEN_STARS:
-        return objects
-    with fits.open(catalogue, mode="update", memmap=False) as hdus:
-        # FLAGS and not IMAFLAGS_ISO: where PSFEx looks for the stars' typical width it heeds the former alone.
-        hdus["LDAC_OBJECTS"].data["FLAGS"][~even] |= _INCOMPLETE
-    return read_objects(catalogue)
-
-
-def evenly_covered(weight: FloatArray, x: FloatArray, y: FloatArray, width: float) -> BoolArray:
-    """Whether all frames show a star: the weight is the usual one throughout its core and in most of its wings.
-
-    Parameters
-    ----------
-    weight
-        Weight map of the stack, 2-D; its median where it is not 0 is the usual weight.
-    x, y
-        Zero-based positions, px, shape (N,).
-    width
-        FWHM, px.
-
-    Returns
-    -------
-    ndarray of bool
-        Shape (N,).
-    """
-    covered = weight > 0
-    if not covered.any():
-        return np.zeros(x.size, bool)
-    usual = float(np.median(weight[covered]))
-    odd = (weight < _EVEN[0] * usual) | (weight > _EVEN[1] * usual)
-    reach = int(np.ceil(_EVEN_WINGS_FWHM * width))
-    dy, dx = (v.ravel() for v in np.mgrid[-reach : reach + 1, -reach : reach + 1])
-    distance = np.hypot(dy, dx)
-    inside = distance <= _EVEN_WINGS_FWHM * width
-    dy, dx, core = dy[inside], dx[inside], distance[inside] <= max(_EVEN_CORE_FWHM * width, 1.5)
-    rows, columns = np.rint(y).astype(int)[:, None] + dy, np.rint(x).astype(int)[:, None] + dx
-    within = (rows >= 0) & (rows < weight.shape[0]) & (columns >= 0) & (columns < weight.shape[1])
-    found = odd[np.clip(rows, 0, weight.shape[0] - 1), np.clip(columns, 0, weight.shape[1] - 1)] | ~within
-    return np.asarray(~found[:, core].any(axis=1) & (found.mean(axis=1) <= _MAX_UNEVEN_WINGS))
-
-
-def _stars(objects: fits.FITS_rec, settings: PsfSettings, width: float) -> _Stars:
-    x, y = (np.asarray(objects[key], dtype=float) - 1.0 for key in ("XWIN_IMAGE", "YWIN_IMAGE"))
-    flux, snr = (np.asarray(objects[key], dtype=float) for key in ("FLUX_AUTO", "SNR_WIN"))
-    radius, ratio = (np.asarray(objects[key], dtype=float) for key in ("FLUX_RADIUS", "ELONGATION"))
-    good = (
-        (snr > settings.min_snr)
-        & ((ratio - 1) / (ratio + 1) < settings.max_ellipticity)
-        & (radius > 0.5)
-        & ((objects["FLAGS"] & 0xFE) == 0)
-        & ((objects["IMAFLAGS_ISO"] & BLEMISH) == 0)
-    )
-    if good.any():
-        # Galaxies are wider than the stars: the half-light radius of the brighter half, within 25 %.
-        order = np.argsort(-snr[good], kind="stable")
-        typical = np.median(radius[good][order[: max(5, order.size // 2)]])
-        good &= np.abs(radius / typical - 1) < 0.25
-    if good.any():
-        around = cKDTree(np.column_stack([x, y])).query_ball_point(
-            np.column_stack([x, y])[good], _ISOLATION_FWHM * width
-        )
-        alone = [flux[near].sum() < 1.05 * flux[i] for i, near in zip(np.flatnonzero(good), around, strict=True)]
-        good[np.flatnonzero(good)[~np.array(alone)]] = False
-    chosen = np.flatnonzero(good)
-    chosen = chosen[np.argsort(-snr[chosen], kind="stable")]
-    return _Stars(x[chosen], y[chosen], snr[chosen], radius[chosen])
-
-
-def _stamps(image: FloatArray, bad: BoolArray, stars: _Stars, size: int, number: int) -> list[FloatArray]:
+def _stamps(image: FloatArray, bad: BoolArray, stars: Stars, size: int, number: int) -> list[FloatArray]:
     """Sky-subtracted stamps of the brightest stars that lie whole on the image and have no bad pixel in the core."""
     half, stamps = size // 2, []
     for x, y in zip(stars.x, stars.y, strict=True):
@@ -275,7 +183,7 @@ def _stamps(image: FloatArray, bad: BoolArray, stars: _Stars, size: int, number:
     return stamps
 
 
-def _median_width(image: FloatArray, bad: BoolArray, stars: _Stars, size: int) -> float | None:
+def _median_width(image: FloatArray, bad: BoolArray, stars: Stars, size: int) -> float | None:
     widths = []
     for stamp in _stamps(image, bad, stars, size, 25):
         try:
@@ -291,7 +199,7 @@ def _model(
     objects: fits.FITS_rec,
     image: FloatArray,
     bad: BoolArray,
-    stars: _Stars,
+    stars: Stars,
     settings: PsfSettings,
     width: float | None,
     log: Path,

@@ -14,7 +14,7 @@ from models.telescope import Telescope
 from tasks.core.errors import StageError
 from tasks.core.files import ref
 from tasks.psf import centroid, fit_moffat, mean_psf, model_psf, stack_psf
-from tasks.psf.stack import evenly_covered
+from tasks.psf.choice import doubles, evenly_covered
 from tasks.simulation.psf import Psf, draw_stars
 from tests.photometry.starfield import DEC, RA, StarField, moffat_field
 from tests.validation.stacks import tan_header, write_stack
@@ -235,3 +235,25 @@ def test_mean_of_none_or_of_lost_files_is_a_stage_error(roots: Roots, t120: Tele
     lost = FramePsf(psf=file, catalogue=file, fwhm_px=3, fwhm_arcsec=2.3, ellipticity=0, chi2=1, n_stars_accepted=9)
     with pytest.raises(StageError, match="no common PSF of 1 frames"):
         mean_psf([lost], roots, t120)
+
+
+def test_double_stars_are_seen() -> None:
+    """0.7 mag fainter and little more than a pixel away: SExtractor splits nothing."""
+    draw = np.random.default_rng(5)
+    rows, columns = np.mgrid[:160, :200]
+    image = draw.normal(0.0, 1.0, rows.shape)
+
+    def add(x: float, y: float, light: float) -> None:
+        image[:] += light * (1 + ((columns - x) ** 2 + (rows - y) ** 2) / 5.0) ** -3.0
+
+    x, y = (v.ravel() + draw.uniform(-0.5, 0.5, v.size) for v in np.meshgrid([30.0, 70, 110, 150], [30.0, 70, 120]))
+    light = draw.uniform(500.0, 5000.0, x.size)
+    for star in zip(x, y, light, strict=True):
+        add(*star)
+    bad = np.zeros(image.shape, bool)
+    assert not doubles(image, bad, x, y, light / 5, 2.4).any()
+    add(x[4] + 1.2, y[4] + 0.3, 0.52 * light[4])
+    assert np.flatnonzero(doubles(image, bad, x, y, light / 5, 2.4)).tolist() == [4]
+    bad[round(y[4]), round(x[4])] = True
+    assert not doubles(image, bad, x, y, light / 5, 2.4).any(), "a star that cannot be fitted is left to PSFEx"
+    assert not doubles(image, bad, x[:5], y[:5], light[:5] / 5, 2.4).any(), "so few cannot tell what is usual"
