@@ -31,7 +31,7 @@ _BLENDED, _INCOMPLETE = 2, 16
 _DOUBLE_SIGMA = 4.0
 _LEAST_SPREAD = 0.015, 0.01
 """Of stars' log axis ratios and relative widths over a field: what a fit to a bright star leaves."""
-_MOST_LOOKED_AT = 60
+_MOST_LOOKED_AT = 120
 
 
 class Stars(NamedTuple):
