@@ -145,6 +145,21 @@ def _home_of_server(options: Options) -> str | None:
         return None
 
 
+def _patience_s() -> float:
+    """How long a process that has just begun, or has much to do, may take to answer."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0))) * _PATIENCE_S
+
+
+def _find_server(options: Options, roots: Roots) -> str | None:
+    """PREFECT_HOME of the server; one of this data root that lives and does not answer yet is waited for."""
+    started = time.monotonic()
+    while (home := _home_of_server(options)) is None and _holder(roots, "server") is not None:
+        if time.monotonic() > started + _patience_s():
+            break
+        time.sleep(0.3)
+    return home
+
+
 def _state(roots: Roots, name: str) -> Path:
     folder = prefect_home(roots)
     folder.mkdir(parents=True, exist_ok=True)
@@ -198,8 +213,7 @@ def _in_background(
         )  # fmt: skip
     started = time.monotonic()
     while not up():
-        busy = max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
-        if process.poll() is not None or time.monotonic() > started + busy * _PATIENCE_S:
+        if process.poll() is not None or time.monotonic() > started + _patience_s():
             say(f"the {name} did not start; see {log}")
             return STATUS_FAILED
         time.sleep(0.3)
@@ -223,7 +237,7 @@ def start_server(command: Command, options: Options) -> int:
             f"whoever reaches {options.host}:{_port(options)} can run commands on this machine as you; "
             "set PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD (docs/security.md)"
         )
-    home = _home_of_server(options)
+    home = _find_server(options, roots)
     if home is not None:
         if Path(home) == Path(environment["PREFECT_HOME"]):
             say(f"the server of {roots.data} runs already: {_page(options)}")
@@ -245,7 +259,7 @@ def _page(options: Options) -> str:
 
 
 def _need_server(command: Command, options: Options, environment: dict[str, str]) -> None:
-    home = _home_of_server(options)
+    home = _find_server(options, command.settings.roots)
     if home is None:
         command.stop(f"no Prefect server at {_api(options)}; first: python -m deployments server --background")
     if "PREFECT_API_URL" not in os.environ and Path(home) != Path(environment["PREFECT_HOME"]):

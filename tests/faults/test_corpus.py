@@ -185,7 +185,7 @@ def test_every_damaged_file_ends_in_a_record(night, tmp_path_factory):
         if path.is_dir():
             continue
         row = seen.get(name)
-        rows = known.get(name, []) + known.get(f"{safe_name(Path(name.removesuffix(".gz")).stem)}.fits", [])
+        rows = known.get(name, []) + known.get(f"{safe_name(Path(name.removesuffix('.gz')).stem)}.fits", [])
         if row is None:
             lost.append(f"{damage.kind}: {damage.what}: not in the inventory")
         elif row["kind"] == "junk":
