@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from models.base import Roots
@@ -14,14 +15,32 @@ __all__ = ["write_index_page"]
 
 _TITLE = "OHP stacked images"
 
-_TELLS = {
-    "release.md": "the data release in words and tables",
-    "release.json": "the same for programs",
-    "stack_all_report.json": "every stack, made or not, and every frame left out",
-    "phot_check_report.json": "every zero point against PS1",
-    "stack_psf_report.json": "every stack's PSF",
-    "T120_mean_psf.fits": "mean PSF of all frames",
-}
+_TELLS = (
+    (r"release(_T\d+)?\.md", "the data release in words and tables"),
+    (r"release(_T\d+)?\.json", "the same for programs, with every file's checksum and what made it"),
+    (r"release(_T\d+)?_targets\.ecsv", "table of the groups"),
+    (r"release(_T\d+)?_stacks\.ecsv", "table of the stacks"),
+    (r"release(_T\d+)?_filters\.ecsv", "table of the filters"),
+    (r"release(_T\d+)?_quality\.ecsv", "table of quality figures"),
+    (r"obscore(_T\d+)?\.vot", "ObsCore table of images and source lists, for TOPCAT or a TAP service"),
+    (r"\w+?_moc\.fits", "where on the sky there is data (MOC), for Aladin"),
+    (r"\w+_mean_psf\.fits", "mean PSF of all frames"),
+    (r"stack_all_report\.json", "every stack, made or not, and every frame left out"),
+    (r"phot_check_report\.json", "every zero point against PS1"),
+    (r"stack_psf_report\.json", "every stack's PSF"),
+    (r"\w+_groups_report\.json", "groups that the frames show, by their solved positions"),
+)
+"""Files of all groups together, in the order in which they are listed."""
+
+
+def _told(name: str) -> tuple[int, str]:
+    """Place in the list, and what it is."""
+    for place, (pattern, said) in enumerate(_TELLS):
+        if re.fullmatch(pattern, name):
+            band = re.fullmatch(r"T\d+_(\w+)_moc\.fits", name)
+            filter = "" if band is None else "R" if band[1] == "Rc" else band[1]
+            return place, f"{said}: {filter} alone" if filter else said
+    return len(_TELLS), ""
 
 
 def _best(values: list[float | None], how: str) -> float | None:
@@ -89,8 +108,8 @@ def write_index_page(roots: Roots) -> Path:
             for card, where in years
         ],
         files=[
-            {"name": file.name, "link": link(file.name), "what": _TELLS.get(file.name, "")}
-            for file in sorted(listed, key=lambda file: (file.name not in _TELLS, file.name))
+            {"name": file.name, "link": link(file.name), "what": _told(file.name)[1]}
+            for file in sorted(listed, key=lambda file: (_told(file.name)[0], len(file.name), file.name))
             if not file.name.startswith(".")
         ],
     )

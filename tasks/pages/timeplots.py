@@ -19,6 +19,9 @@ _MOST_LABELS = 24
 _LEGEND = 0.25
 """Inches above the axes."""
 
+_ROOM = 0.12
+"""Above and below the marks, as a share of what they span: no mark is cut."""
+
 _USED = ("used", "reduced")
 
 
@@ -80,6 +83,7 @@ def group_timeline(group: str, frames: Sequence[PageFrame], path: Path, roots: R
         _points(lower, frames, places, "zp", label=False)
         for axes, label in ((upper, "seeing (″)"), (lower, "zero point (mag)")):
             axes.set_ylabel(label)
+            axes.margins(y=_ROOM)
             axes.grid(axis="y", color=INK, alpha=0.13, linewidth=0.6)
             for number, (left, right, _) in enumerate(strips):
                 if number % 2:
@@ -137,6 +141,8 @@ def night_timeline(night: str, frames: Sequence[PageFrame], path: Path, roots: R
         _points(seeing, frames, hours, "seeing_arcsec", label=False)
         points.set_ylabel("zero point (mag)")
         seeing.set_ylabel("seeing (″)")
+        points.margins(y=_ROOM)
+        seeing.margins(y=_ROOM)
         for axes in (bars, points, seeing):
             faint_grid(axes)
         if not any(frame.zp is not None for frame in frames):
