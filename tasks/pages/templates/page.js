@@ -47,6 +47,7 @@ for (const tools of document.querySelectorAll(".tools[data-for]")) {
   tools.addEventListener("input", show);
   show();
 }
+for (const map of document.querySelectorAll(".map")) map.scrollLeft = (map.scrollWidth - map.clientWidth) / 2;
 for (const link of document.querySelectorAll("a[data-zoom]")) {
   link.addEventListener("click", event => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
