@@ -40,7 +40,7 @@ FLAG_WORDS = {
     SourceFlag.NO_DATA: "no pixel of the band within 1 FWHM: nothing was measured",
     SourceFlag.NO_PSF: "the band has no PSF: no PSF flux, small apertures without correction",
     SourceFlag.BAD_FIT: "the PSF fit did not work",
-    SourceFlag.FEWER_FRAMES: "some frames lack pixels within 1 FWHM: with other seeing, which errors do not know",
+    SourceFlag.FEWER_FRAMES: "some frames lack pixels within 1 FWHM: with other seeing, as its fluxes and errors know",
 }
 """The flags in words, as the tables say them."""
 

@@ -32,8 +32,8 @@ class Correction(NamedTuple):
 def correction_stars(
     band: BandImage, x: FloatArray, y: FloatArray, flux: FloatArray, error: FloatArray, flags: np.ndarray,
     starlike: BoolImage,
-) -> BoolImage:  # fmt: skip
-    """Bright, clean, isolated stars of a band.
+) -> tuple[BoolImage, BoolImage]:  # fmt: skip
+    """Bright, clean, isolated stars of a band: for the corrections, and those that some frames lack.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def correction_stars(
     with np.errstate(divide="ignore", invalid="ignore"):
         good = starlike & (flux > _SNR * error) & ((flags & int(ruled_out)) == 0)
     if not good.any():
-        return np.asarray(good)
+        return np.asarray(good), np.asarray(good)
     places = np.column_stack([x, y])
     near = cKDTree(places).query_ball_point(places[good], _ISOLATION_FWHM * band.fwhm_px)
     light = np.maximum(np.nan_to_num(flux), 0.0)
@@ -61,7 +61,7 @@ def correction_stars(
     lonely[np.flatnonzero(good)[np.array(alone)]] = True
     # Of a star that some frames lack, the stack shows another width.
     whole = lonely & same
-    return np.asarray(whole if np.count_nonzero(whole) >= _FEWEST else lonely)
+    return np.asarray(whole if np.count_nonzero(whole) >= _FEWEST else lonely), np.asarray(lonely & ~same)
 
 
 _LIKE_A_STAR_MAG = 0.08

@@ -18,6 +18,7 @@ from tasks.sourcelists.corrections import (
     shares,
 )
 from tasks.sourcelists.detect import Detection
+from tasks.sourcelists.fewer import Fewer, spread_of, typical_spreads, with_own_growth
 from tasks.sourcelists.images import BandImage, BoolImage, FloatArray
 from tasks.sourcelists.noise import Mixing, NoiseFactors, measure_factors, mixing
 from tasks.sourcelists.psf import PsfFluxes, neighbour_light, psf_fluxes
@@ -97,16 +98,22 @@ def measure_band(band: BandImage, seen: Detection, starlike: BoolImage | None = 
         ]
     )
     shaped = like_stars(band, circle.flux[:, 0], circle.flux[:, 1])
-    stars = correction_stars(
-        band, x, y, circle.flux[:, 1], error[:, 1], flags, shaped if starlike is None else shaped & starlike
-    )
+    lacking = (flags & SourceFlag.FEWER_FRAMES) > 0
+    # Of the stars that some frames lack the width tells nothing.
+    may_be = shaped if starlike is None else starlike & (shaped | lacking)
+    stars, odd = correction_stars(band, x, y, circle.flux[:, 1], error[:, 1], flags, may_be)
+    stars &= shaped
     fitted = psf_fluxes(band, x, y, circle.sky) if band.psf is not None else None
-    return _assembled(band, seen, circle, ellipse, fitted, factors, medians, flags, stars, error)
+    near = np.zeros(x.size)
+    if fitted is not None:
+        near = neighbour_light(band, x, y, fitted.flux, APERTURES_FWHM[-1] * band.fwhm_px)
+    fewer = Fewer(lacking, odd, near)
+    return _assembled(band, seen, circle, ellipse, fitted, factors, medians, flags, stars, fewer, error)
 
 
 def _assembled(
     band: BandImage, seen: Detection, circle: Circles, ellipse: Kron, fitted: PsfFluxes | None, factors: NoiseFactors,
-    medians: Mixing, flags: npt.NDArray[np.int32], stars: BoolImage, error: FloatArray,
+    medians: Mixing, flags: npt.NDArray[np.int32], stars: BoolImage, fewer: Fewer, error: FloatArray,
 ) -> Measured:  # fmt: skip
     x, y = seen.x, seen.y
     part = shares(band)
@@ -121,10 +128,13 @@ def _assembled(
     common = float(np.hypot(LEAST_FLOOR, band.zero_point_error))
     floors = [float(np.hypot(step.floor, common)) for step in steps] + [common]
     raised = np.column_stack([10 ** (-0.4 * step.at) for step in steps] + [np.ones(x.size)])
-    aperture = circle.flux * raised
-    aperture_err = raised * np.column_stack(
-        [_with_floor(circle.flux[:, k], error[:, k], floors[k]) for k in range(last + 1)]
-    )
+    aperture, noise_of = circle.flux * raised, error * raised
+    typical = typical_spreads(band)
+    for k, step in enumerate(steps):
+        aperture[:, k], noise_of[:, k], _ = with_own_growth(
+            aperture[:, k], noise_of[:, k], step, reference, reference_error, fewer, typical[k]
+        )
+    aperture_err = np.column_stack([_with_floor(aperture[:, k], noise_of[:, k], floors[k]) for k in range(last + 1)])
     psf = psf_err = chi2 = np.full(x.size, np.nan)
     psf_step, psf_floor = None, None
     if fitted is None:
@@ -139,13 +149,18 @@ def _assembled(
         psf_floor = float(np.hypot(psf_step.floor, common))
         up = 10 ** (-0.4 * psf_step.at)
         # An error of the PSF acts on what neighbours throw under a source, too.
-        psf, chi2 = fitted.flux * up, fitted.chi2
-        psf_err = up * _with_floor(fitted.flux * np.hypot(1.0, np.nan_to_num(fitted.share)), noise, psf_floor)
+        chi2 = fitted.chi2
+        psf, noise, _ = with_own_growth(
+            fitted.flux * up, noise * up, psf_step, reference, reference_error, fewer, typical[-1]
+        )
+        psf_err = _with_floor(psf * np.hypot(1.0, np.nan_to_num(fitted.share)), noise, psf_floor)
         flags[~np.isfinite(psf)] |= SourceFlag.BAD_FIT
         radius = APERTURES_FWHM[1] * band.fwhm_px
         near = neighbour_light(band, x, y, fitted.flux, radius)
         flags[near > _NEIGHBOURS * np.maximum(circle.flux[:, 1] - near, 1e-30)] |= SourceFlag.BLENDED
-    total, total_err = _kron(band, ellipse, factors, medians, stars, reference, reference_error, common)
+    total, total_err = _kron(
+        band, ellipse, factors, medians, stars, fewer, reference, reference_error, common, typical[last - 1]
+    )
     nothing = (flags & SourceFlag.NO_DATA) > 0
     for each in (aperture, aperture_err, total, total_err):
         each[nothing] = np.nan
@@ -167,8 +182,8 @@ def _assembled(
 
 
 def _kron(
-    band: BandImage, ellipse: Kron, factors: NoiseFactors, medians: Mixing, stars: BoolImage, reference: FloatArray,
-    reference_error: FloatArray, common: float,
+    band: BandImage, ellipse: Kron, factors: NoiseFactors, medians: Mixing, stars: BoolImage, fewer: Fewer,
+    reference: FloatArray, reference_error: FloatArray, common: float, typical: float,
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     """Kron fluxes raised by the light of a point source beyond a circle of the ellipse's area, and their errors.
 
@@ -178,8 +193,13 @@ def _kron(
     flux = ellipse.flux / held
     error = _error(flux, ellipse.white / held, factors.at(ellipse.radius), band.gain, medians.at(flux, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        step = -2.5 * np.log10(reference[stars] / flux[stars])
-        noise = 1.0857 * np.hypot(error[stars] / flux[stars], reference_error[stars] / reference[stars])
-    known = np.isfinite(step) & np.isfinite(noise)
+        step = -2.5 * np.log10(reference / flux)
+        noise = 1.0857 * np.hypot(error / flux, reference_error / reference)
+    known = stars & np.isfinite(step) & np.isfinite(noise)
     left = np.median(np.square(step[known])) / 0.455 - np.median(np.square(noise[known])) if known.sum() >= 5 else 4e-4
-    return flux, _with_floor(flux, error, float(np.hypot(np.sqrt(max(float(left), 0.0)), common)))
+    whole = float(np.hypot(np.sqrt(max(float(left), 0.0)), common))
+    with np.errstate(divide="ignore", invalid="ignore"):  # one lies in the other: their common noise is no difference
+        apart = 1.0857 * np.sqrt(np.abs(np.square(reference_error) - np.square(error))) / flux
+    lacking = float(np.hypot(spread_of(step, apart, fewer.stars, typical), common))
+    error = np.where(fewer.all, _with_floor(flux, error, max(lacking, whole)), _with_floor(flux, error, whole))
+    return flux, error
