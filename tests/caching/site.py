@@ -108,9 +108,11 @@ _PRODUCTS: dict[str, Callable[[Any], list[FileRef]]] = {
 
 _EVERY_RUN = re.compile(
     r"\d{4}/T120/(qc/frame_stats|astrometry/astrom_report|photometry/(phot_report|colour_terms)|psf/psf_report|frames|"
-    r"masters|page)\.json|\d{4}/T120/index\.html|schemas/.*|stacks/[^/]*\.(json|html)|stacks/[^/]*/T120/[^/]*\.(json|html)"
+    r"masters|page)\.json|\d{4}/T120/index\.html|schemas/.*|stacks/[^/]*\.(json|html)|stacks/[^/]*/T120/[^/]*\.(json|html)|"
+    r"stacks/[^/]*/T120/[^/]*_moc\.fits"
 )
-"""Reports and pages: written by every run, which costs milliseconds and reads no pixel."""
+"""Reports and pages: written by every run, which costs milliseconds and reads no pixel; and the coverage map, which is
+drawn anew where a weight map is another one (`unless_unchanged`)."""
 
 _OURS = re.compile(r"(raw|logs|\.prefect|\.cache/(results|scratch|matplotlib|locks|digests).*)(/|$)")
 
