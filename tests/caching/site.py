@@ -109,7 +109,7 @@ _PRODUCTS: dict[str, Callable[[Any], list[FileRef]]] = {
 _EVERY_RUN = re.compile(
     r"\d{4}/T120/(qc/frame_stats|astrometry/astrom_report|photometry/(phot_report|colour_terms)|psf/psf_report|frames|"
     r"masters|page)\.json|\d{4}/T120/index\.html|schemas/.*|stacks/[^/]*\.(json|html)|stacks/[^/]*/T120/[^/]*\.(json|html)|"
-    r"stacks/[^/]*/T120/[^/]*_moc\.fits"
+    r"stacks/[^/]*/T120/[^/]*_moc\.fits|\.cache/unchanged/coverage_[^/]*\.json"
 )
 """Reports and pages: written by every run, which costs milliseconds and reads no pixel; and the coverage map, which is
 drawn anew where a weight map is another one (`unless_unchanged`)."""
@@ -220,7 +220,8 @@ class Site:
             if entry.outcome == "made" and entry.stage in _PRODUCTS:
                 assert result is not NOTHING, f"{entry.what} ran and left no record that counts"
                 made |= {product.path for product in _PRODUCTS[entry.stage](result)}
-        assert replaced == made, "the files that were replaced are not those of the bodies in the ledger"
+        odd = sorted(replaced ^ made)
+        assert odd == [], f"the files that were replaced are not those of the bodies in the ledger: {odd}"
 
     def record(self, stage: str) -> Path:
         """The record that was made last of a stage."""

@@ -58,7 +58,7 @@ def headers(demo, pattern: str) -> dict[Path, fits.Header]:
     found = {
         path: fits.getheader(path)
         for path in sorted((demo.roots.data / "stacks").glob(f"*/T120/{pattern}"))
-        if path.stem.split("_")[-1] not in ("ext", "ncov", "nrej", "cat")
+        if path.stem.split("_")[-1] not in ("ext", "ncov", "nrej", "cat", "moc")
     }
     assert found
     return found
