@@ -1,4 +1,4 @@
-"""Inverse-variance weighted mean of resampled frames, with a clip that knows what seeing does to stars.
+"""Resampled frames combined: a weighted mean with a clip that knows what seeing does to stars, and the plain median.
 
 A pixel's frames are compared with their median. What stands further off than its own noise allows is left out of
 the mean: the hit of a cosmic ray that the mask missed, a trail that ends in the frame. Where there is a star, frames
@@ -8,25 +8,29 @@ the minimum-median clipping of drizzled images (Fruchter & Hook 2002, PASP 114, 
 158), by as much as the seeing of the frame and of the median can make it differ.
 
 The weights know the noise of the sky and nothing of the sources, so the mean is linear in their light.
+
+The median and its weight are what SWarp 2.41 makes of the same frames with COMBINE_TYPE MEDIAN, to the rounding of
+float32: the frames are read and sorted for the clip anyway, which SWarp takes another second a filter to do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from astropy.io import fits
-from scipy import ndimage
 
 from models.stack import Grid
 from tasks.core.errors import StageError
+from tasks.core.masks import grown, highest
 
-__all__ = ["Coadd", "CountImage", "Resampled", "coadd"]
+__all__ = ["Coadd", "CountImage", "Resampled", "coadd", "wrong_cards"]
 
 FloatImage = npt.NDArray[np.float32]
 FloatCube = npt.NDArray[np.float32]
@@ -50,6 +54,12 @@ _GROWN = 0.5
 
 _BYTES_A_PIXEL = 40
 """Memory of one frame's pixel on its way: values, weights, the sorted copy and what is computed from them."""
+
+_MOST_MB = 128
+"""Pieces that stay on the allocator's heap take a fifth less time than those whose pages the kernel clears first."""
+
+_FEW = 24
+"""So many frames are sorted by exchanging whole planes; more, pixel by pixel."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,8 @@ class Coadd:
         The same mean without any clipping.
     used, clipped
         How many frames are in a pixel of `data`, and how many the clip left out.
+    median, median_weight
+        Median of the frames (of two middle values their mean) and its inverse variance, if asked for.
     """
 
     data: FloatImage
@@ -94,6 +106,31 @@ class Coadd:
     plain: FloatImage
     used: CountImage
     clipped: CountImage
+    median: FloatImage | None = None
+    median_weight: FloatImage | None = None
+
+
+def wrong_cards(header: fits.Header, grid: Grid, of: str = "CR CD") -> str:
+    """Cards of SWarp's header that are not those of the grid, and what they should be; empty: none.
+
+    Parameters
+    ----------
+    header
+        Of a resampled frame or of what SWarp combined.
+    of
+        Beginnings of the keywords that are looked at.
+    """
+    step = grid.pixel_scale / 3600.0
+    asked = {
+        "CRVAL1": grid.ra, "CRVAL2": grid.dec, "CRPIX1": (grid.nx + 1) / 2, "CRPIX2": (grid.ny + 1) / 2,
+        "CD1_1": -step, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": step,
+    }  # fmt: skip
+    tolerance = {"CR": 1e-8, "CD": 1e-11}
+    return "; ".join(
+        f"{key} {header[key]!r} for {value!r}"
+        for key, value in asked.items()
+        if key.startswith(tuple(of.split())) and abs(float(header[key]) - value) > tolerance[key[:2]]
+    )
 
 
 class _Plane:
@@ -108,10 +145,17 @@ class _Plane:
             raise StageError(
                 "stacking", f"SWarp's resampled frame {frame.image.name} cannot be read: {error}", "stack again"
             ) from error
+        wrong = wrong_cards(header, grid, "CRVAL CD")
+        if wrong:
+            raise StageError(
+                "stacking",
+                f"SWarp's resampled frame {frame.image.name} is on another grid: {wrong}",
+                "is it the version that flows.doctor asks for?",
+            )
         place = [(grid.nx + 1) / 2 - float(header["CRPIX1"]), (grid.ny + 1) / 2 - float(header["CRPIX2"])]
         self.left, self.bottom = (round(value) for value in place)
-        wrong = max(abs(place[0] - self.left), abs(place[1] - self.bottom)) > 1e-3
-        if wrong or self.data.shape != self.weight.shape:
+        between = max(abs(place[0] - self.left), abs(place[1] - self.bottom)) > 1e-3
+        if between or self.data.shape != self.weight.shape:
             raise StageError(
                 "stacking",
                 f"SWarp's resampled frame {frame.image.name} lies {place[0]:.3f}, {place[1]:.3f} px into the grid",
@@ -129,29 +173,115 @@ class _Plane:
         if y0 >= y1 or x0 >= x1:
             return
         mine = slice(y0 - self.bottom, y1 - self.bottom), slice(x0 - self.left, x1 - self.left)
-        data, weight = self.data[mine].astype(np.float32), self.weight[mine].astype(np.float32)
-        good = np.isfinite(data) & np.isfinite(weight) & (weight > 0)
         there = slice(y0 - low, y1 - low), slice(x0, x1)
-        values[there] = np.where(good, data * self.scale, np.float32(np.inf))
-        weights[there] = np.where(good, weight / self.scale**2, np.float32(0))
+        value, weight = values[there], weights[there]
+        np.multiply(self.data[mine], self.scale, out=value)
+        np.divide(self.weight[mine], self.scale**2, out=weight)
+        missing = ~(np.isfinite(value) & (weight > 0) & (weight < np.inf))
+        value[missing], weight[missing] = np.inf, 0.0
 
 
-def _reference(values: FloatCube, weights: FloatCube) -> tuple[FloatImage, FloatImage, npt.NDArray[np.intp]]:
-    """Median over the frames (of two middle values the lower one), its variance, and the number of frames.
+def _exchanges(number: int) -> Iterator[tuple[int, int]]:
+    """Pairs to be put in order, one after the other, that sort so many numbers (Batcher 1968, AFIPS 32, 307)."""
+    p = 1
+    while p < number:
+        k = p
+        while k >= 1:
+            for j in range(k % p, number - k, 2 * k):
+                for i in range(min(k, number - j - k)):
+                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
+                        yield i + j, i + j + k
+            k //= 2
+        p *= 2
 
-    What is wrong with a frame is bright, as a rule: of two frames that differ, the brighter one is suspect.
+
+def _in_order(values: FloatCube) -> FloatCube:
+    """Each pixel's values of all frames, ascending."""
+    if len(values) > _FEW:
+        return np.sort(values, axis=0)
+    ordered = values.copy()
+    larger = np.empty_like(ordered[0])
+    for low, high in _exchanges(len(ordered)):
+        np.maximum(ordered[low], ordered[high], out=larger)
+        np.minimum(ordered[low], ordered[high], out=ordered[low])
+        ordered[high] = larger
+    return ordered
+
+
+def _at(ordered: FloatCube, place: npt.NDArray[np.intp]) -> FloatImage:
+    """Of each pixel the value at its place."""
+    found: FloatImage = np.take_along_axis(ordered, place[None], axis=0)[0]
+    return found
+
+
+class _Pixels(NamedTuple):
+    """The frames' pixels in some rows of the grid.
+
+    Attributes
+    ----------
+    values, weights
+        As `_Plane.rows` gives them, shape (frames, rows, nx).
+    inverse
+        1 / weight, 0 without a value.
+    count
+        Frames with a value.
+    middle
+        The lower one of two middle values; 0 without a value.
+    variance
+        Of the median, as if all frames were as noisy.
     """
-    known = weights > 0
-    count = known.sum(axis=0)
-    middle = np.take_along_axis(np.sort(values, axis=0), (np.maximum(count - 1, 0) // 2)[None], axis=0)[0]
-    variance = np.zeros(middle.shape, np.float32)
-    for weight, mine in zip(weights, known, strict=True):
-        variance += np.divide(1.0, weight, out=np.zeros_like(weight), where=mine)
-    number = np.maximum(count, 1).astype(np.float32)
-    return np.where(count > 0, middle, np.float32(0)), variance * np.float32(np.pi / 2) / number**2, count
+
+    values: FloatCube
+    weights: FloatCube
+    inverse: FloatCube
+    ordered: FloatCube
+    count: npt.NDArray[np.intp]
+    middle: FloatImage
+    variance: FloatImage
+
+    @classmethod
+    def of(cls, values: FloatCube, weights: FloatCube) -> _Pixels:
+        """What is wrong with a frame is bright, as a rule: of two frames that differ, the brighter one is suspect."""
+        inverse = np.empty_like(weights)
+        count = np.zeros(values.shape[1:], np.intp)
+        total = np.zeros(values.shape[1:], np.float32)
+        with np.errstate(divide="ignore"):
+            np.divide(np.float32(1.0), weights, out=inverse)
+        for weight, mine in zip(weights, inverse, strict=True):
+            known = weight > 0
+            mine[~known] = 0.0
+            count += known
+            total += mine
+        ordered = _in_order(values)
+        middle = np.where(count > 0, _at(ordered, np.maximum(count - 1, 0) // 2), np.float32(0))
+        number = np.maximum(count, 1).astype(np.float32)
+        return cls(values, weights, inverse, ordered, count, middle, total * np.float32(np.pi / 2) / number**2)
+
+    def median(self, inner: slice) -> tuple[FloatImage, FloatImage]:
+        """Of some of the rows: the median and its inverse variance, as SWarp's ``coadd_line`` has them.
+
+        The noise of a median of n normal values is the mean of theirs times ``pi / 2 (n + pi / 2 - 1)`` over n**2 for
+        odd n and ``pi / 2 (n + pi - 2)`` for even n; of two it is a mean.
+        """
+        count, ordered, middle = self.count[inner], self.ordered[:, inner], self.middle[inner]
+        upper = _at(ordered, np.minimum(count // 2, len(ordered) - 1))
+        image = np.where(count % 2 == 1, middle, (middle + upper) / np.float32(2))
+        image[count == 0] = 0.0
+        roots, inverse = np.zeros(count.shape), np.zeros(count.shape)
+        for weight, mine in zip(self.weights[:, inner], self.inverse[:, inner], strict=True):
+            roots += np.sqrt(weight)
+            inverse += mine
+        number = np.maximum(count, 1).astype(np.float64)
+        more = number + np.where(count % 2 == 1, np.pi / 2 - 1, np.pi - 2)
+        weight = 2.0 * roots**2 * more / (np.pi * number**2)
+        few = (count > 0) & (count <= 2)
+        weight[few] = number[few] ** 2 / inverse[few]
+        return image, weight.astype(np.float32)
 
 
-def _median_seeing(weights: FloatCube, fwhm: Sequence[float], count: npt.NDArray[np.intp]) -> FloatImage:
+def _median_seeing(
+    weights: npt.NDArray[np.float32], fwhm: Sequence[float], count: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float32]:
     """Seeing of the frame that is the median where a star's core is: there the widest frame is the faintest one."""
     seeing = np.zeros(count.shape, np.float32)
     so_far = np.zeros(count.shape, np.intp)
@@ -162,28 +292,35 @@ def _median_seeing(weights: FloatCube, fwhm: Sequence[float], count: npt.NDArray
     return seeing
 
 
-def _outliers(
-    values: FloatCube, weights: FloatCube, frames: Sequence[Resampled], fwhm: Sequence[float], sigma: float
-) -> BoolCube:
+def _outliers(pixels: _Pixels, frames: Sequence[Resampled], fwhm: Sequence[float], sigma: float) -> BoolCube:
     """Which pixels of which frames the mean must do without; shape of values."""
-    reference, variance, count = _reference(values, weights)
-    light = np.maximum(reference - np.float32(_FLOOR_SIGMA) * np.sqrt(variance), 0)
+    light = np.maximum(pixels.middle - np.float32(_FLOOR_SIGMA) * np.sqrt(pixels.variance), 0)
     disk, wings = _reaches(fwhm)
-    core = ndimage.maximum_filter(light, size=2 * disk + 1)
-    halo = (np.float32(_WING_CONTRAST) * ndimage.maximum_filter(light, size=2 * wings + 1)) ** 2
-    seeing = _median_seeing(weights, fwhm, count)
-    out = np.zeros(values.shape, bool)
-    for index, frame in enumerate(frames):
-        known = weights[index] > 0
+    core = highest(light, disk)
+    halo = (np.float32(_WING_CONTRAST) * highest(light, wings)) ** 2
+
+    def tolerance(index: int, where: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[np.float32]:
+        """Square of what a frame may be off by, in some pixels."""
+        seeing = _median_seeing(pixels.weights[:, *where], fwhm, pixels.count[where])
         contrast = np.maximum(np.float32(_SHARPER) * (seeing / np.float32(fwhm[index])) ** 2 - 1, _LEAST_CONTRAST)
-        noise = np.divide(1.0, weights[index], out=np.zeros_like(light), where=known) + variance
-        noise += np.float32(frame.scale / frame.gain) * core
-        tolerance = np.float32(sigma**2) * noise + (contrast.astype(np.float32) * core) ** 2 + halo
-        square = np.where(known, values[index] - reference, np.float32(0)) ** 2
-        mine = square > tolerance
-        if mine.any():
-            beside = ndimage.maximum_filter(mine.view(np.uint8), size=5).view(np.bool_)
-            out[index] = beside & (square > np.float32(_GROWN**2) * tolerance) & known
+        noise = pixels.inverse[index][where] + pixels.variance[where]
+        noise += np.float32(frames[index].scale / frames[index].gain) * core[where]
+        near: npt.NDArray[np.float32] = (
+            np.float32(sigma**2) * noise + (contrast.astype(np.float32) * core[where]) ** 2 + halo[where]
+        )
+        return near
+
+    out = np.zeros(pixels.values.shape, bool)
+    for index, (value, inverse) in enumerate(zip(pixels.values, pixels.inverse, strict=True)):
+        square = (value - pixels.middle) ** 2
+        # Nowhere is the tolerance below that for the sky's noise: only what is beyond this is looked at in full.
+        suspect = np.nonzero((square > np.float32(sigma**2) * (inverse + pixels.variance)) & (inverse > 0))
+        beyond = square[suspect] > tolerance(index, suspect)
+        if beyond.any():
+            mine = np.zeros(square.shape, bool)
+            mine[suspect] = beyond
+            beside = np.nonzero(grown(mine, 2) & (inverse > 0))
+            out[index][beside] = square[beside] > np.float32(_GROWN**2) * tolerance(index, beside)
     return out
 
 
@@ -193,7 +330,9 @@ def _reaches(fwhm: Sequence[float]) -> tuple[int, int]:
     return max(2, math.ceil(widest / 2)), max(4, math.ceil(1.5 * widest))
 
 
-def coadd(frames: Sequence[Resampled], grid: Grid, clip_sigma: float, memory_mb: int, seeing_px: float) -> Coadd:
+def coadd(
+    frames: Sequence[Resampled], grid: Grid, clip_sigma: float, memory_mb: int, seeing_px: float, median: bool = False
+) -> Coadd:
     """Weighted mean of resampled frames without what is off their median.
 
     With two frames in a pixel the larger value is left out if they differ by more than the tolerance; with one,
@@ -211,6 +350,8 @@ def coadd(frames: Sequence[Resampled], grid: Grid, clip_sigma: float, memory_mb:
         Rows are taken in pieces that need no more.
     seeing_px
         Stands in where a frame's own is not known, px.
+    median
+        Whether the median itself is wanted as well.
 
     Raises
     ------
@@ -222,29 +363,39 @@ def coadd(frames: Sequence[Resampled], grid: Grid, clip_sigma: float, memory_mb:
     shape = (grid.ny, grid.nx)
     data, weight, plain = (np.zeros(shape, np.float32) for _ in range(3))
     used, clipped = (np.zeros(shape, np.int16) for _ in range(2))
+    medians = [np.zeros(shape, np.float32) for _ in range(2)] if median else []
     with ExitStack() as files:
         planes = [_Plane(frame, grid, files) for frame in frames]
-        step = max(16, int(memory_mb * 1e6 / (grid.nx * _BYTES_A_PIXEL * (len(frames) + 2))) - 2 * halo)
+        room = min(memory_mb, _MOST_MB) * 1e6
+        step = max(16, int(room / (grid.nx * _BYTES_A_PIXEL * (len(frames) + 2))) - 2 * halo)
         for top in range(0, grid.ny, step):
             end = min(top + step, grid.ny)
             low, high = max(0, top - halo), min(grid.ny, end + halo)
             values, weights = (np.empty((len(frames), high - low, grid.nx), np.float32) for _ in range(2))
             for plane, of_values, of_weights in zip(planes, values, weights, strict=True):
                 plane.rows(low, high, of_values, of_weights)
-            out = _outliers(values, weights, frames, fwhm, clip_sigma)
+            pixels = _Pixels.of(values, weights)
+            out = _outliers(pixels, frames, fwhm, clip_sigma)
             inner = slice(top - low, end - low)
+            if median:
+                medians[0][top:end], medians[1][top:end] = pixels.median(inner)
             values, weights, out = values[:, inner], weights[:, inner], out[:, inner]
             values[weights == 0] = 0.0
-            plain[top:end], _ = _mean(values, weights)
+            plain[top:end], weight[top:end] = _mean(values, weights)
+            data[top:end] = plain[top:end]
             clipped[top:end] = out.sum(axis=0)
-            weights[out] = 0.0
-            data[top:end], weight[top:end] = _mean(values, weights)
-            used[top:end] = (weights > 0).sum(axis=0)
-    return Coadd(data=data, weight=weight, plain=plain, used=used, clipped=clipped)
+            used[top:end] = pixels.count[inner] - clipped[top:end]
+            lacking = np.nonzero(clipped[top:end])
+            if lacking[0].size:
+                left = np.where(out[:, *lacking], np.float32(0), weights[:, *lacking])
+                data[top:end][lacking], weight[top:end][lacking] = _mean(values[:, *lacking], left)
+    return Coadd(data, weight, plain, used, clipped, *medians)
 
 
-def _mean(values: FloatCube, weights: FloatCube) -> tuple[FloatImage, FloatImage]:
-    """Weighted mean and sum of the weights; 0 where that is."""
+def _mean(
+    values: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Weighted mean over the first axis and sum of the weights; 0 where that is."""
     total, weight = (np.zeros(values.shape[1:]) for _ in range(2))
     for value, mine in zip(values, weights, strict=True):
         total += value * mine

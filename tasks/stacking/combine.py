@@ -23,18 +23,19 @@ from tasks.core.files import ref
 from tasks.core.fitsio import write_fits
 from tasks.core.tools import run_tool, scratch
 from tasks.photometry import area_map, central_area
-from tasks.stacking.coadd import CountImage, Resampled, coadd
+from tasks.stacking.coadd import CountImage, Resampled, coadd, wrong_cards
 from tasks.stacking.grid import tangent_plane, unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs, outline, swarp_head
-from tasks.stacking.light import LightLoss, light_loss, linearity
+from tasks.stacking.light import Beside, LightLoss, light_loss, linearity
 from tasks.stacking.product import map_header, stack_header, weight_header
-from tasks.stacking.weights import LANCZOS_REACH, make_weights
+from tasks.stacking.weights import LANCZOS_REACH, Seen, make_weights
 
 __all__ = ["SwarpOptions", "combine", "on_grid", "overlap_px", "run_swarp", "seeing_px", "write_inputs"]
 
 FloatImage = npt.NDArray[np.float32]
 
-_BY_SWARP: dict[str, Literal["MEDIAN", "CLIPPED"]] = {"median": "MEDIAN", "clipped": "CLIPPED"}
+_BY_SWARP: dict[str, Literal["CLIPPED"]] = {"clipped": "CLIPPED"}
+"""What SWarp combines itself; else it resamples and the rest is ours (`tasks.stacking.coadd`)."""
 
 _TYPICAL_SEEING_ARCSEC = 3.0
 
@@ -42,7 +43,7 @@ _TYPICAL_SEEING_ARCSEC = 3.0
 class SwarpOptions(Record):
     """What SWarp is told; everything it would take from a configuration file or guess is stated."""
 
-    combine_type: Literal["MEDIAN", "CLIPPED"] | None
+    combine_type: Literal["CLIPPED"] | None
     """None: resample only."""
     center: tuple[float, float]
     image_size: tuple[int, int]
@@ -63,7 +64,7 @@ class SwarpOptions(Record):
             "WEIGHT_SUFFIX": ".weight.fits",
             "RESCALE_WEIGHTS": "Y",
             "COMBINE": "Y" if self.combine_type else "N",
-            "COMBINE_TYPE": self.combine_type or "MEDIAN",
+            "COMBINE_TYPE": self.combine_type or "WEIGHTED",
             "BLANK_BADPIXELS": "Y",
             "CELESTIAL_TYPE": "NATIVE",
             "PROJECTION_TYPE": "TAN",
@@ -136,20 +137,21 @@ def on_grid(selection: Selection, grid: Grid, roots: Roots) -> tuple[list[Scaled
 
 def write_inputs(
     frames: Sequence[ScaledFrame], grid: Grid, folder: Path, roots: Roots, telescope: Telescope
-) -> tuple[list[Resampled], float]:
+) -> tuple[list[Resampled], list[Seen], float]:
     """Science images under short names, each with its `.head`; the images carry no WCS that could stand in.
 
     Pixels of a frame are brought to surface brightness where a flat has not done so, and FLXSCALE includes the
     ratio of pixel areas (`tasks.stacking.area`).
 
-    Returns what SWarp will make of them, and the level above the sky up to which every frame is linear, in units of
-    the stack.
+    Returns what SWarp will make of them, what their weights are made from, and the level above the sky up to which
+    every frame is linear, in units of the stack.
     """
-    coming, limits = [], []
+    coming, seen, limits = [], list[Seen](), []
     camera = telescope.camera
     for index, frame in enumerate(frames):
         name = f"{index:04d}"
         data, mask, _, header = read_reduced(frame.aligned.frame.reduced, roots)
+        seen.append(Seen(mask, str(header.get("FLATCORR", "NONE"))))
         sky = np.float32(np.median(data[mask == 0])) if np.any(mask == 0) else np.float32(0)
         data = np.where(np.isfinite(data), data, sky)
         wcs = head_wcs(frame.aligned, roots)
@@ -170,7 +172,7 @@ def write_inputs(
         )
         ceiling = float(header.get("SATURATE", camera.nonlinear_adu or camera.saturation_adu))
         limits.append((ceiling - float(sky)) * frame.flux_scale)
-    return coming, min(limits)
+    return coming, seen, min(limits)
 
 
 def run_swarp(resampled: Sequence[Resampled], options: SwarpOptions, folder: Path, timeout_s: float, log: Path) -> None:
@@ -202,18 +204,12 @@ def _read_result(folder: Path, grid: Grid, stem: str = "coadd") -> tuple[FloatIm
     ):
         header = image[0].header
         data, weight = np.array(image[0].data, np.float32), np.array(map_[0].data, np.float32)
-    step = grid.pixel_scale / 3600.0
-    asked = {
-        "CRVAL1": grid.ra, "CRVAL2": grid.dec, "CRPIX1": (grid.nx + 1) / 2, "CRPIX2": (grid.ny + 1) / 2,
-        "CD1_1": -step, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": step,
-    }  # fmt: skip
-    tolerance = {"CR": 1e-8, "CD": 1e-11}
-    wrong = [key for key, value in asked.items() if abs(float(header[key]) - value) > tolerance[key[:2]]]
+    wrong = wrong_cards(header, grid)
     if wrong or data.shape != (grid.ny, grid.nx) or weight.shape != data.shape:
         raise StageError(
             "stacking",
             f"SWarp made {data.shape[1]} x {data.shape[0]} px where {grid.nx} x {grid.ny} were asked for"
-            + "".join(f"; {key} {header[key]!r} for {asked[key]!r}" for key in wrong),
+            + (f"; {wrong}" if wrong else ""),
             "is it the version that flows.doctor asks for?",
         )
     empty = ~(np.isfinite(data) & np.isfinite(weight) & (weight > 0))
@@ -271,8 +267,8 @@ def _write_maps(
 def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope, settings: StackSettings) -> Stack:
     """Stack the chosen frames of one filter.
 
-    SWarp resamples the frames once. Median and clipped mean are SWarp's, the weighted mean is ours
-    (`tasks.stacking.coadd`); it is made for all of them, since it is what the light of stars on the others is
+    SWarp resamples the frames once. The clipped mean is SWarp's, median and weighted mean are ours
+    (`tasks.stacking.coadd`); the latter is made for all of them, since it is what the light of stars on the others is
     measured against. Stars in a median or clipped stack are brought to the flux they have in it
     (`tasks.stacking.light`), if ``settings.restore_light``; header (LIGHTCOR) and notes say by how much. How far faint
     stars are then off bright ones is in the header as PHOTLIN; for the weighted mean itself, against the same mean
@@ -313,8 +309,8 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
     paths = stack_paths(selection.group, telescope.name, selection.filter, roots)
     seeing = seeing_px(frames, grid)
     with scratch(roots.scratch, "swarp") as folder:
-        resampled, linear_limit = write_inputs(frames, grid, folder, roots, telescope)
-        _, notes = make_weights(frames, folder, roots, telescope)
+        resampled, seen, linear_limit = write_inputs(frames, grid, folder, roots, telescope)
+        _, notes = make_weights(frames, seen, folder, roots, telescope)
         options = SwarpOptions(
             combine_type=_BY_SWARP.get(settings.combine),
             center=(grid.ra, grid.dec),
@@ -326,36 +322,41 @@ def combine(selection: Selection, grid: Grid, roots: Roots, telescope: Telescope
         )
         log = roots.logs / f"swarp_{selection.group}_{telescope.name}_{selection.filter}.log"
         run_swarp(resampled, options, folder, settings.timeout_s, log)
-        ours = coadd(resampled, grid, settings.clip_sigma, settings.memory_mb, seeing)
+        median = settings.combine == "median"
+        ours = coadd(resampled, grid, settings.clip_sigma, settings.memory_mb, seeing, median)
         data, weight, mean = ours.data, ours.weight, ours.plain
         if options.combine_type:
             data, weight = _read_result(folder, grid)
-            mean = ours.data
+        elif ours.median is not None and ours.median_weight is not None:
+            data, weight = ours.median, ours.median_weight
+    whole = settings.combine != "weighted"
+    if whole:
+        mean = ours.data
     bad = (weight <= 0) | (ours.weight <= 0)
     if bad.all():
         raise StageError(
             "stacking",
-            f"SWarp combined {len(frames)} frames of {selection.group} {selection.filter} to an empty image",
+            f"{len(frames)} frames of {selection.group} {selection.filter} make an empty image",
             "look at the masks of the frames",
         )
-    loss = None
-    if settings.restore_light and options.combine_type and len(frames) > 2:
-        loss = light_loss(data, mean, bad, seeing, linear_limit)
+    loss, beside = None, Beside(data, mean, bad)
+    if settings.restore_light and whole and len(frames) > 2:
+        loss = light_loss(beside, seeing, linear_limit)
         notes = (*notes, _loss_note(loss, settings.combine))
-    linear = linearity(data, mean, bad, seeing, linear_limit)
+    linear = linearity(beside, seeing, linear_limit)
     if loss is not None:
         factor = np.float32(10.0 ** (0.4 * loss.magnitude))
         data, weight, linear_limit = data * factor, weight / factor**2, linear_limit * float(factor)
     clipped = float(ours.clipped.sum(dtype=np.int64)) / max(int(ours.used.sum(dtype=np.int64)), 1)
     header = stack_header(
         selection, frames, grid, telescope, settings, linear_limit, loss, linear,
-        clipped=None if options.combine_type else clipped,
+        clipped=None if whole else clipped,
     )  # fmt: skip
     write_fits(paths.work_image, [fits.PrimaryHDU(data, header)])
     of_weight = weight_header(selection, len(frames), grid, telescope, settings)
     write_fits(paths.work_weight, [fits.PrimaryHDU(weight, of_weight)])
     if settings.maps:
-        used = ours.used + (ours.clipped if options.combine_type else np.int16(0))
+        used = ours.used + (ours.clipped if whole else np.int16(0))
         _write_maps(selection, frames, grid, used, paths, roots, telescope, settings)
     return Stack(
         group=selection.group,

@@ -379,8 +379,8 @@ def _stacked(
     asked: tuple[int, float],
     log: Path,
 ) -> tuple[Coadd, Sky, BoolImage]:
-    resampled, _ = write_inputs(frames, grid, folder, roots, telescope)
-    make_weights(frames, folder, roots, telescope)
+    resampled, seen, _ = write_inputs(frames, grid, folder, roots, telescope)
+    make_weights(frames, seen, folder, roots, telescope)
     levels = _level_inputs(folder, len(frames))
     options = SwarpOptions(
         combine_type=None, center=(grid.ra, grid.dec), image_size=(grid.nx, grid.ny), pixel_scale=grid.pixel_scale,

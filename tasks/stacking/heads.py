@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+
 import numpy as np
 import numpy.typing as npt
 from astropy.io import fits
@@ -30,28 +33,41 @@ def head_header(aligned: AlignedFrame, roots: Roots) -> fits.Header:
     StageError
         If it cannot be read, or a card of the WCS is missing or no finite number.
     """
-    remedy = "align the group again; the .head file is remade"
-    path = roots.of(aligned.head)
-    try:
-        header: fits.Header = head_cards(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError as error:
-        raise StageError("stacking", f"{path.name} cannot be read: {error.strerror}", remedy) from error
-    for key, value in header.items():
-        number = key.startswith(("CR", "CD", "PV"))
-        if number and (isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value)):
-            raise StageError("stacking", f"{path.name}: {key} is no finite number: {value!r}", remedy)
-    return header
+    return _of_text(_text(aligned, roots), aligned.head.path, threading.get_ident())[0].copy()
 
 
 def head_wcs(aligned: AlignedFrame, roots: Roots) -> WCS:
-    """The WCS of a frame through its `.head`.
+    """The WCS of a frame through its `.head`; one object for all who ask in this thread, which nobody may change.
 
     Raises
     ------
     StageError
         See `head_header`.
     """
-    return WCS(head_header(aligned, roots))
+    return _of_text(_text(aligned, roots), aligned.head.path, threading.get_ident())[1]
+
+
+_REMEDY = "align the group again; the .head file is remade"
+
+
+def _text(aligned: AlignedFrame, roots: Roots) -> str:
+    path = roots.of(aligned.head)
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise StageError("stacking", f"{path.name} cannot be read: {error.strerror}", _REMEDY) from error
+
+
+@functools.lru_cache(maxsize=256)
+def _of_text(text: str, path: str, _thread: int) -> tuple[fits.Header, WCS]:
+    """Header and WCS, of which a stack asks each frame four times. wcslib's objects are of one thread."""
+    header: fits.Header = head_cards(text)
+    for key, value in header.items():
+        number = key.startswith(("CR", "CD", "PV"))
+        if number and (isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value)):
+            name = path.rpartition("/")[2]
+            raise StageError("stacking", f"{name}: {key} is no finite number: {value!r}", _REMEDY)
+    return header, WCS(header)
 
 
 def swarp_head(aligned: AlignedFrame, flux_scale: float, roots: Roots) -> str:

@@ -9,6 +9,7 @@ missing, with the photometric zero point of neither involved.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,11 @@ from astropy.table import Table
 
 from models.settings import PhotometrySettings
 from models.stack import StackLinearity
-from tasks.photometry import aperture_fluxes, prepare_image
+from tasks.photometry import StarImage, aperture_fluxes, prepare_image
 from tasks.stacking.relative import huber_location
 from tasks.stacking.starflux import usable_stars
 
-__all__ = ["LightLoss", "light_loss", "linearity"]
+__all__ = ["Beside", "LightLoss", "light_loss", "linearity"]
 
 FloatImage = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -68,23 +69,61 @@ class LightLoss:
     n_stars: int
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A stack beside the mean of its frames, each made ready for measuring once for all that is measured on them.
+
+    Attributes
+    ----------
+    image, mean
+        The stack and the weighted mean, sky subtracted, shape (ny, nx).
+    bad
+        Pixels without data on one of them.
+    """
+
+    image: FloatImage
+    mean: FloatImage
+    bad: npt.NDArray[np.bool_]
+
+    def _clean(self, data: FloatImage) -> tuple[FloatImage, sep.Background]:
+        clean = np.ascontiguousarray(np.where(self.bad, 0, data), dtype=np.float32)
+        mesh = min(64, *clean.shape)
+        return clean, sep.Background(clean, mask=self.bad, bw=mesh, bh=mesh)
+
+    @cached_property
+    def _images(self) -> tuple[tuple[FloatImage, sep.Background], tuple[FloatImage, sep.Background]]:
+        return self._clean(self.image), self._clean(self.mean)
+
+    @cached_property
+    def ready(self) -> tuple[StarImage, StarImage]:
+        """Stack and mean ready for apertures, the same noise in all pixels of each."""
+        one, two = (
+            prepare_image(
+                clean, self.bad, np.full(clean.shape, max(background.globalrms, 1e-12) ** 2, np.float32)
+            )
+            for clean, background in self._images
+        )  # fmt: skip
+        return one, two
+
+    @cached_property
+    def flat(self) -> tuple[FloatImage, float]:
+        """The mean above its sky, and its noise."""
+        clean, background = self._images[1]
+        return clean - background.back(dtype=np.float32), float(background.globalrms)
+
+
 def _stars(
-    mean: FloatImage,
-    bad: npt.NDArray[np.bool_],
+    beside: Beside,
     fwhm_px: float,
     linear_limit: float,
     sigma: float = _DETECTION_SIGMA,
     settings: PhotometrySettings = _SETTINGS,
 ) -> Table | None:
-    clean = np.ascontiguousarray(np.where(bad, 0, mean), dtype=np.float32)
-    mesh = min(64, *clean.shape)
-    background = sep.Background(clean, mask=bad, bw=mesh, bh=mesh)
-    flat = clean - background.back(dtype=np.float32)
-    noise = float(background.globalrms)
+    flat, noise = beside.flat
     if noise <= 0:
         return None
-    sep.set_extract_pixstack(max(300_000, clean.size))
-    found = sep.extract(flat, sigma, err=noise, mask=bad, minarea=5)
+    sep.set_extract_pixstack(max(300_000, flat.size))
+    found = sep.extract(flat, sigma, err=noise, mask=beside.bad, minarea=5)
     if not len(found):
         return None
     half, _ = sep.flux_radius(flat, found["x"], found["y"], 6.0 * found["a"], 0.5, normflux=found["flux"], subpix=5)
@@ -94,21 +133,17 @@ def _stars(
         "SNR": found["flux"] / (noise * np.sqrt(np.pi) * 2.0 * fwhm_px),
     })  # fmt: skip
     table = table[(found["flag"] == 0) & (found["a"] < 1.5 * found["b"])]
-    return table[usable_stars(table, clean.shape, fwhm_px, 0.8 * linear_limit, settings)]
+    return table[usable_stars(table, flat.shape, fwhm_px, 0.8 * linear_limit, settings)]
 
 
 def _on_both(
-    image: FloatImage, mean: FloatImage, bad: npt.NDArray[np.bool_], x: FloatArray, y: FloatArray, radius: float,
-    fwhm_px: float, min_snr: float,
-) -> tuple[list[FloatArray], list[FloatArray], npt.NDArray[np.bool_]]:  # fmt: skip
+    beside: Beside, x: FloatArray, y: FloatArray, radius: float, fwhm_px: float, min_snr: float
+) -> tuple[list[FloatArray], list[FloatArray], npt.NDArray[np.bool_]]:
     """Fluxes of the same stars on two images, their relative errors, and which are good on both."""
     fluxes: list[FloatArray] = []
     errors: list[FloatArray] = []
     good: npt.NDArray[np.bool_] = np.ones(len(x), bool)
-    for data in (image, mean):
-        clean = np.ascontiguousarray(np.where(bad, 0, data), dtype=np.float32)
-        noise = sep.Background(clean, mask=bad, bw=min(64, *clean.shape), bh=min(64, *clean.shape)).globalrms
-        prepared = prepare_image(clean, bad, np.full(data.shape, max(noise, 1e-12) ** 2, np.float32))
+    for prepared in beside.ready:
         found = aperture_fluxes(prepared, x, y, radius, core_px=fwhm_px)
         good &= (found.flag == 0) & (found.flux > min_snr * found.err)
         fluxes.append(np.asarray(found.flux, np.float64))
@@ -116,13 +151,7 @@ def _on_both(
     return fluxes, errors, good
 
 
-def light_loss(
-    image: FloatImage,
-    mean: FloatImage,
-    bad: npt.NDArray[np.bool_],
-    fwhm_px: float,
-    linear_limit: float,
-) -> LightLoss | None:
+def light_loss(beside: Beside, fwhm_px: float, linear_limit: float) -> LightLoss | None:
     """How much fainter stars are on a stack than on the mean of the same frames.
 
     Fluxes of the same isolated unsaturated stars on both, in apertures of 4 FWHM: what lies outside them differs by
@@ -130,10 +159,8 @@ def light_loss(
 
     Parameters
     ----------
-    image, mean
-        The stack and the weighted mean, sky subtracted, shape (ny, nx).
-    bad
-        Pixels without data on one of them.
+    beside
+        The stack and the weighted mean.
     fwhm_px
         Typical seeing, px.
     linear_limit
@@ -144,12 +171,12 @@ def light_loss(
     LightLoss or None
         None where fewer than 8 stars are fit for it.
     """
-    stars = _stars(mean, bad, fwhm_px, linear_limit)
+    stars = _stars(beside, fwhm_px, linear_limit)
     if stars is None or len(stars) < _MIN_STARS:
         return None
     x, y = np.asarray(stars["X"], float) - 1.0, np.asarray(stars["Y"], float) - 1.0
     radius = _APERTURE_FWHM * fwhm_px
-    fluxes, errors, good = _on_both(image, mean, bad, x, y, radius, fwhm_px, _MIN_SNR)
+    fluxes, errors, good = _on_both(beside, x, y, radius, fwhm_px, _MIN_SNR)
     if np.count_nonzero(good) < _MIN_STARS:
         return None
     fainter = -2.5 * np.log10(fluxes[0][good] / fluxes[1][good])
@@ -158,13 +185,7 @@ def light_loss(
     return LightLoss(magnitude=centre, error=error, n_stars=int(np.count_nonzero(good)))
 
 
-def linearity(
-    image: FloatImage,
-    mean: FloatImage,
-    bad: npt.NDArray[np.bool_],
-    fwhm_px: float,
-    linear_limit: float,
-) -> StackLinearity | None:
+def linearity(beside: Beside, fwhm_px: float, linear_limit: float) -> StackLinearity | None:
     """How much fainter faint stars are on a stack than bright ones, against the mean of the same frames.
 
     The mean is linear in every pixel, and the noise of the two is nearly the same: so their ratio tells millimagnitudes
@@ -173,7 +194,7 @@ def linearity(
 
     Parameters
     ----------
-    image, mean, bad, fwhm_px, linear_limit
+    beside, fwhm_px, linear_limit
         As for `light_loss`.
 
     Returns
@@ -181,11 +202,11 @@ def linearity(
     StackLinearity or None
         None where fewer than 10 stars are fit for it, or bright and faint ones are less than 1.5 mag apart.
     """
-    stars = _stars(mean, bad, fwhm_px, linear_limit, _BENT_SIGMA, _BENT_SETTINGS)
+    stars = _stars(beside, fwhm_px, linear_limit, _BENT_SIGMA, _BENT_SETTINGS)
     if stars is None or not len(stars):
         return None
     x, y = np.asarray(stars["X"], float) - 1.0, np.asarray(stars["Y"], float) - 1.0
-    fluxes, errors, good = _on_both(image, mean, bad, x, y, _BENT_APERTURE_FWHM * fwhm_px, fwhm_px, _BENT_MIN_SNR)
+    fluxes, errors, good = _on_both(beside, x, y, _BENT_APERTURE_FWHM * fwhm_px, fwhm_px, _BENT_MIN_SNR)
     if np.count_nonzero(good) < 2 * _MIN_OF_A_KIND:
         return None
     fainter = -2.5 * np.log10(fluxes[0][good] / fluxes[1][good])

@@ -133,7 +133,10 @@ def stack_header(
         header["CLIPSIG"] = (settings.clip_sigma, "[sigma] clip of the frames about their median")
         header["CLIPFRAC"] = (round(clipped, 8), "share of the frames' pixels that was clipped")
     header["SATURATE"] = (round(linear_limit, 1), "[adu] every frame is linear below this")
-    header["SOFTWARE"] = (tool_version("SWarp"), "what resampled" + (" and combined" if clipped is None else ""))
+    header["SOFTWARE"] = (
+        tool_version("SWarp"),
+        "what resampled" + (" and combined" if settings.combine == "clipped" else ""),
+    )
     for number, frame in enumerate(frames, start=1):
         header[f"INP{number:04d}"] = (frame_label(frame.aligned), "input frame" if number == 1 else "")
         if frame.zero_point is not None:

@@ -16,6 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +27,13 @@ from models.base import Roots
 from models.frame import MaskBit
 from models.stack import AlignedFrame, ScaledFrame
 from models.telescope import Telescope
-from tasks.calibration import read_reduced
 from tasks.core.errors import StageError
 from tasks.core.files import digest_file
+from tasks.core.masks import grown, highest
 from tasks.stacking.heads import frame_label, head_wcs
 from tasks.stacking.selection import separation_deg
 
-__all__ = ["frame_weight", "make_weights", "spared_cores"]
+__all__ = ["Seen", "frame_weight", "make_weights", "spared_cores"]
 
 MaskImage = npt.NDArray[np.uint8]
 BoolImage = npt.NDArray[np.bool_]
@@ -49,6 +50,13 @@ _EIGHT = np.ones((3, 3), bool)
 _CORE_SHARE = 0.35
 _STEP = 10.0
 _CORNER = np.array([[0.0, 0.0], [_STEP, 0.0], [0.0, _STEP]])
+
+
+class Seen(NamedTuple):
+    """What a frame's weight is made from: its mask (bits of `models.frame.MaskBit`) and the name of its master flat."""
+
+    mask: MaskImage
+    flat: str
 
 
 def frame_weight(mask: MaskImage, flat: FloatImage | None, spared: BoolImage) -> FloatImage:
@@ -125,15 +133,14 @@ def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roo
         Where the `.head` files are.
     """
     wcs = [head_wcs(frame, roots) for frame in frames]
-    reach = 2 * LANCZOS_REACH + 1
-    clean = [ndimage.maximum_filter(mask != 0, size=reach) == 0 for mask in masks]
+    clean = [~grown(mask != 0, LANCZOS_REACH) for mask in masks]
     spared = []
     for own, mask in enumerate(masks):
         labels, count = _blobs(mask)
         if not count:
             spared.append(np.zeros(mask.shape, bool))
             continue
-        around = ndimage.grey_dilation(labels, size=(reach, reach))
+        around = highest(labels, LANCZOS_REACH)
         rows, columns = np.nonzero(around)
         blob = around[rows, columns] - 1
         size = np.maximum(np.bincount(blob, minlength=count), 1)
@@ -157,7 +164,7 @@ def spared_cores(masks: Sequence[MaskImage], frames: Sequence[AlignedFrame], roo
             seen[unseen[found]] = True
         unseen_here = np.zeros(mask.shape, bool)
         unseen_here[rows[~seen], columns[~seen]] = True
-        spared.append((labels > 0) & ndimage.maximum_filter(unseen_here, size=reach) & ~_streaks(labels))
+        spared.append((labels > 0) & grown(unseen_here, LANCZOS_REACH) & ~_streaks(labels))
     return spared
 
 
@@ -172,7 +179,7 @@ def _flat_of(frame: AlignedFrame, name: str, roots: Roots, telescope: Telescope)
 
 
 def make_weights(
-    chosen: Sequence[ScaledFrame], folder: Path, roots: Roots, telescope: Telescope
+    chosen: Sequence[ScaledFrame], seen: Sequence[Seen], folder: Path, roots: Roots, telescope: Telescope
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Write the weight maps of a stack's frames as ``{index:04d}.weight.fits``.
 
@@ -180,6 +187,8 @@ def make_weights(
     ----------
     chosen
         Frames of the stack, in its order.
+    seen
+        Of each of them.
     folder
         Scratch folder of the SWarp run.
     roots, telescope
@@ -193,19 +202,14 @@ def make_weights(
     Raises
     ------
     StageError
-        If a frame cannot be read, or a flat does not fit its frame.
+        If a flat does not fit its frame.
     """
     frames = [item.aligned for item in chosen]
-    masks, flat_names = [], []
-    for frame in frames:
-        _, mask, _, header = read_reduced(frame.frame.reduced, roots)
-        masks.append(mask)
-        flat_names.append(str(header.get("FLATCORR", "NONE")))
-    spared = spared_cores(masks, frames, roots)
+    spared = spared_cores([each.mask for each in seen], frames, roots)
     flats: dict[tuple[str, str | None], FloatImage | None] = {}
     paths: list[Path] = []
     without: dict[str, list[str]] = defaultdict(list)
-    for index, (frame, mask, name) in enumerate(zip(frames, masks, flat_names, strict=True)):
+    for index, (frame, (mask, name)) in enumerate(zip(frames, seen, strict=True)):
         key = (name, frame.frame.reduced.flat)
         if key not in flats:
             flats[key] = _flat_of(frame, name, roots, telescope) if frame.frame.reduced.flat else None

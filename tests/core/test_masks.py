@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from tasks.core.masks import grown
+from tasks.core.masks import grown, highest
 
 
 @pytest.mark.parametrize("diagonal", [True, False])
@@ -20,3 +22,12 @@ def test_it_is_scipys_dilation(times: int, diagonal: bool) -> None:
         grown(mask, times, diagonal=diagonal), ndimage.binary_dilation(mask, structure, iterations=times)
     )
     assert np.array_equal(mask, before)
+
+
+@pytest.mark.parametrize("reach", [1, 2, 3, 7])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_the_highest_value_around_is_what_scipy_says(reach: int, dtype: type[np.number[Any]]) -> None:
+    image = np.random.default_rng(reach).integers(0, 1000, (23, 41)).astype(dtype)
+    found = highest(image, reach)
+    assert np.array_equal(found, ndimage.maximum_filter(image, size=2 * reach + 1))
+    assert found.dtype == dtype

@@ -20,6 +20,8 @@ GAIN, SIGMA = 1.5, 20.0
 def put(folder, name, image, fwhm_px=None, sigma=SIGMA, scale=1.0, left=0, bottom=0, weight=None):
     """A frame as SWarp leaves it: on the grid's pixels, somewhere in it."""
     header = fits.Header()
+    header["CRVAL1"], header["CRVAL2"], step = GRID.ra, GRID.dec, GRID.pixel_scale / 3600.0
+    header["CD1_1"], header["CD1_2"], header["CD2_1"], header["CD2_2"] = -step, 0.0, 0.0, step
     header["CRPIX1"], header["CRPIX2"] = (GRID.nx + 1) / 2 - left, (GRID.ny + 1) / 2 - bottom
     map_ = np.full(image.shape, sigma**-2, np.float32) if weight is None else weight.astype(np.float32)
     frame = Resampled(

@@ -17,6 +17,7 @@ from models.settings import StackSettings
 from models.stack import Grid, ScaledFrame, Selection, StackNoise, StackPsf, StackTie, StackValidation, stack_paths
 from models.telescope import load_telescope
 from tasks.core.errors import StageError
+from tasks.core.tools import run_tool
 from tasks.photometry import aperture_photometry, area_map
 from tasks.stacking import (
     combine,
@@ -28,8 +29,10 @@ from tasks.stacking import (
     overlap_px,
     stack_colour,
 )
+from tasks.stacking.coadd import coadd
+from tasks.stacking.combine import SwarpOptions, write_inputs
 from tasks.stacking.heads import head_wcs, swarp_head
-from tasks.stacking.weights import frame_weight, spared_cores
+from tasks.stacking.weights import frame_weight, make_weights, spared_cores
 from tests.stacking.sky import Shot, make_roots, moffat, stars, take
 
 T120 = load_telescope("T120")
@@ -111,6 +114,31 @@ def test_stack_recovers_the_flux_to_millimagnitudes(roots, sky, made):
     assert inner.all()
     assert abs(np.median(error)) < 0.003
     assert np.std(error) < 0.006
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("n", [1, 2, 4, 5])
+def test_the_median_is_what_swarp_makes_of_the_same_frames(roots, field, made, tmp_path, n):
+    """Pixels of one to five frames, image and weight, to the rounding of float32."""
+    grid, _ = made
+    frames = field[:n]
+    coming, seen, _ = write_inputs(frames, grid, tmp_path, roots, T120)
+    make_weights(frames, seen, tmp_path, roots, T120)
+    options = SwarpOptions(
+        combine_type=None, center=(grid.ra, grid.dec), image_size=(grid.nx, grid.ny), pixel_scale=grid.pixel_scale,
+        resampling_type="LANCZOS3", back_size=256, memory_mb=512,
+    )  # fmt: skip
+    (tmp_path / "swarp.conf").write_text("# all options are arguments\n")
+    names = [f"{i:04d}.fits" for i in range(n)]
+    median = ["-COMBINE", "Y", "-COMBINE_TYPE", "MEDIAN"]
+    run_tool("SWarp", [*names, *options.arguments(), *median], cwd=tmp_path, timeout_s=60)
+    image, weight = (np.array(fits.getdata(tmp_path / f"coadd{end}.fits"), float) for end in ("", ".weight"))
+    ours = coadd(coming, grid, 5.0, 512, 4.0, median=True)
+    assert set(np.unique(ours.used + ours.clipped)) == set(range(n + 1)), "places of no frame, of one, of all"
+    assert np.array_equal(ours.median_weight > 0, weight > 0)
+    assert np.allclose(ours.median_weight, weight, rtol=5e-7, atol=0)
+    assert np.abs(ours.median[weight > 0] - image[weight > 0]).max() < 3e-7 * np.abs(image).max()
+    assert not ours.median[weight == 0].any()
 
 
 @pytest.mark.tools

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.stacking.light import linearity
+from tasks.stacking.light import Beside, linearity
 from tests.stacking.sky import moffat
 
 SIGMA = 10.0
@@ -28,7 +28,7 @@ def images(bright_loss, n=100):
 
 @pytest.mark.parametrize("loss", [0.0, 0.025, -0.025])
 def test_a_loss_of_bright_stars_is_seen_and_flagged(loss):
-    found = linearity(*images(loss), 3.5, 1e9)
+    found = linearity(Beside(*images(loss)), 3.5, 1e9)
     assert found.magnitude == pytest.approx(-loss, abs=max(3 * found.error, 1e-4))
     assert found.error < 0.004
     assert found.bent == (abs(loss) > 0.01)
@@ -37,4 +37,4 @@ def test_a_loss_of_bright_stars_is_seen_and_flagged(loss):
 
 
 def test_few_stars_tell_nothing():
-    assert linearity(*images(0.02, n=8), 3.5, 1e9) is None
+    assert linearity(Beside(*images(0.02, n=8)), 3.5, 1e9) is None
