@@ -53,6 +53,7 @@ class StackPaths(Record):
     work_weight: Path
     work_rejected: Path
     work_coverage: Path
+    work_compared: Path
 
 
 def stack_paths(group: str, telescope: str, filter: str, roots: Roots) -> StackPaths:
@@ -72,6 +73,7 @@ def stack_paths(group: str, telescope: str, filter: str, roots: Roots) -> StackP
         work_weight=work / f"{stem}.weight.fits",
         work_rejected=work / f"{stem}_nrej.fits",
         work_coverage=work / f"{stem}_ncov.fits",
+        work_compared=work / f"{stem}_ps1.npz",
     )
 
 
@@ -241,8 +243,9 @@ class StackNoise(Record):
 class Stack(Record):
     """A coadded image with its weight map."""
 
-    # Made from a finished stack, and said with it: nothing that is made of the stack depends on it.
-    outside_keys: ClassVar[frozenset[str]] = frozenset({"extended"})
+    # Made from a finished stack, and said with it: nothing that is made of the stack depends on it. And what is
+    # measured on its pixels: who reads that has all it was measured from in its own key.
+    outside_keys: ClassVar[frozenset[str]] = frozenset({"extended", "compared"})
 
     group: str
     filter: str
@@ -257,6 +260,7 @@ class Stack(Record):
     calibrated: bool = Field(description="false: PHOTZP is unknown, the scale is relative")
     psf: StackPsf | None = None
     tie: StackTie | None = Field(None, description="applied to the published image; None: the frames' scale stands")
+    compared: FileRef | None = Field(None, description="PS1 stars as measured on the combined image, before the tie")
     validation: StackValidation | None = None
     colour: StackColour | None = Field(None, description="natural system of its magnitudes; None: colours play no part")
     scale_source: str = Field("", description="how the flux scale is known, as in the header's PHOTCAL")

@@ -290,8 +290,11 @@ def _astrometry_plot(
 
 
 def _again(stack: Stack) -> Stack:
-    """The published stack as the validation takes it: its flux is raised already, the tie of the half is not."""
-    if stack.tie is None:
+    """The published stack as the validation takes it: its flux is raised already, the tie of the half is not.
+
+    Stars that were measured before are on the flux as it was.
+    """
+    if stack.tie is None or stack.compared is not None:
         return stack
     left = stack.tie.model_copy(update={"half_offset": stack.tie.half_offset - stack.tie.offset})
     return stack.model_copy(update={"tie": left})

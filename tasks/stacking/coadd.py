@@ -161,7 +161,7 @@ class _Plane:
                 f"SWarp's resampled frame {frame.image.name} lies {place[0]:.3f}, {place[1]:.3f} px into the grid",
                 "is it the version that flows.doctor asks for?",
             )
-        self.scale = np.float32(frame.scale)
+        self.scale = frame.scale
         self.grid = grid
 
     def rows(self, low: int, high: int, values: FloatImage, weights: FloatImage) -> None:
@@ -175,8 +175,9 @@ class _Plane:
         mine = slice(y0 - self.bottom, y1 - self.bottom), slice(x0 - self.left, x1 - self.left)
         there = slice(y0 - low, y1 - low), slice(x0, x1)
         value, weight = values[there], weights[there]
-        np.multiply(self.data[mine], self.scale, out=value)
-        np.divide(self.weight[mine], self.scale**2, out=weight)
+        # In double precision, as SWarp scales them: its median and ours are then the same.
+        np.multiply(self.data[mine], self.scale, out=value, dtype=np.float64)
+        np.multiply(self.weight[mine], self.scale**-2, out=weight, dtype=np.float64)
         missing = ~(np.isfinite(value) & (weight > 0) & (weight < np.inf))
         value[missing], weight[missing] = np.inf, 0.0
 
@@ -269,14 +270,16 @@ class _Pixels(NamedTuple):
         image[count == 0] = 0.0
         roots, inverse = np.zeros(count.shape), np.zeros(count.shape)
         for weight, mine in zip(self.weights[:, inner], self.inverse[:, inner], strict=True):
-            roots += np.sqrt(weight)
+            known = weight > 0
+            roots += np.divide(1.0, np.sqrt(mine, dtype=np.float64), out=np.zeros(count.shape), where=known)
             inverse += mine
         number = np.maximum(count, 1).astype(np.float64)
         more = number + np.where(count % 2 == 1, np.pi / 2 - 1, np.pi - 2)
-        weight = 2.0 * roots**2 * more / (np.pi * number**2)
-        few = (count > 0) & (count <= 2)
-        weight[few] = number[few] ** 2 / inverse[few]
-        return image, weight.astype(np.float32)
+        variance = np.where(
+            count > 2, np.pi * number**2 / (2 * np.maximum(roots, 1e-100) ** 2 * more), inverse / number**2
+        )
+        variance = variance.astype(np.float32)
+        return image, np.divide(np.float32(1), variance, out=np.zeros_like(variance), where=count > 0)
 
 
 def _median_seeing(

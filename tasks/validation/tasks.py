@@ -12,7 +12,7 @@ from models.stack import Stack, StackValidation, stack_paths
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
 from tasks.core.running import is_transient, settled
-from tasks.validation import plot_validation, residuals, tie_stack, validate_stack
+from tasks.validation import compared_stars, plot_validation, residuals, tie_stack, validate_stack
 
 __all__ = ["tied_stack", "validated_stack", "validation_plot"]
 
@@ -20,13 +20,14 @@ __all__ = ["tied_stack", "validated_stack", "validation_plot"]
 def _with_tie(
     stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
 ) -> Stack:
-    return stack.model_copy(update={"tie": tie_stack(stack, ps1, roots, telescope, settings)})
+    seen = stack.model_copy(update={"compared": compared_stars(stack, ps1, roots, telescope, settings)})
+    return seen.model_copy(update={"tie": tie_stack(seen, ps1, roots, telescope, settings)})
 
 
 @task(
     name="tie to PS1",
     task_run_name="tie {stack.group} {stack.filter} to PS1",
-    cache_policy=ByContent(code=[tie_stack, _with_tie]),
+    cache_policy=ByContent(code=[compared_stars, tie_stack, _with_tie]),
     persist_result=True,
     retries=1,
     retry_condition_fn=is_transient,

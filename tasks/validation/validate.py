@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +11,16 @@ import sep
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from models.base import Roots
+from models.base import FileRef, Roots
 from models.catalog import StoredCone
 from models.settings import PhotometrySettings, ValidationSettings
-from models.stack import ZERO_POINT, Stack, StackTie, StackValidation
+from models.stack import ZERO_POINT, Stack, StackTie, StackValidation, stack_paths
 from models.telescope import Band, Telescope
 from tasks.catalogs import reference_note, reference_table
 from tasks.core.errors import StageError
+from tasks.core.files import ref, writing
 from tasks.photometry import (
+    GrowthCurve,
     StarPhotometry,
     ZeroPointFit,
     catalogue_leverage,
@@ -27,7 +30,7 @@ from tasks.photometry import (
 )
 from tasks.validation.release import release_check
 
-__all__ = ["Residuals", "judge", "residuals", "tie_stack", "validate_stack"]
+__all__ = ["Residuals", "compared_stars", "judge", "residuals", "tie_stack", "validate_stack"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -36,6 +39,9 @@ _MIN_AREA_PX = 5
 _MESH_PX = 64
 _CORRELATION = 2.2
 """Resampling correlates neighbouring pixels: an aperture's true noise is 2 to 2.5 times the white estimate."""
+
+
+_OF_EACH_STAR = ("flux", "err", "mag", "mag_err", "colour", "x", "y")
 
 
 class Residuals(NamedTuple):
@@ -112,6 +118,12 @@ def _look(stack: Stack, ps1: StoredCone, roots: Roots, telescope: Telescope, set
     band = _ps1_band(stack, telescope)
     if band is None:
         raise StageError("validation", f"PS1 has no band like {stack.filter}", "nothing to do: it stays unvalidated")
+    photometry = PhotometrySettings(
+        aperture_fwhm=settings.aperture_fwhm, match_arcsec=settings.match_arcsec, min_stars=settings.min_stars
+    )
+    if stack.compared is not None:
+        stars, aperture_px = _kept(stack.compared, roots)
+        return _Look(stars, band, photometry, aperture_px)
     image, weight, wcs = _read(stack, roots)
     bad = (weight <= 0) | ~np.isfinite(image)
     if bad.all():
@@ -119,9 +131,6 @@ def _look(stack: Stack, ps1: StoredCone, roots: Roots, telescope: Telescope, set
     scale = float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600.0)
     variance, x, y, width = _detect(image, bad, weight)
     fwhm = stack.psf.fwhm_px if stack.psf is not None else width
-    photometry = PhotometrySettings(
-        aperture_fwhm=settings.aperture_fwhm, match_arcsec=settings.match_arcsec, min_stars=settings.min_stars
-    )
     stars = measure_stars(
         image, bad.astype(np.uint8), variance, wcs, (x, y),
         ps1_stars(reference_table(ps1, roots), band, photometry.max_psf_kron),
@@ -130,10 +139,57 @@ def _look(stack: Stack, ps1: StoredCone, roots: Roots, telescope: Telescope, set
     return _Look(stars, band, photometry, settings.aperture_fwhm * fwhm)
 
 
+def _kept(file: FileRef, roots: Roots) -> tuple[StarPhotometry, float]:
+    """What `compared_stars` wrote: the stars and the aperture's radius, px."""
+    try:
+        with np.load(roots.of(file), allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise StageError("validation", f"{file.path} cannot be read: {error}", "make the stack again") from error
+    fwhm, beta, *covariance = (float(value) for value in arrays["curve"])
+    of_all = dict(zip(("correction_mag", "correction_err"), map(float, arrays["correction"]), strict=True))
+    curve = GrowthCurve(fwhm, beta, int(arrays["n_stars"]), (covariance[0], covariance[1], covariance[2]))
+    stars = StarPhotometry(
+        **{name: arrays[name] for name in _OF_EACH_STAR}, **of_all, curve=curve,
+        n_matched=int(arrays["n_matched"]), counts=tuple(str(each) for each in arrays["counts"]),
+    )  # fmt: skip
+    return stars, float(arrays["aperture_px"])
+
+
+def compared_stars(
+    stack: Stack, ps1: StoredCone | None, roots: Roots, telescope: Telescope, settings: ValidationSettings
+) -> FileRef | None:
+    """Measure the PS1 stars on a combined image once, for tie, validation and plots, and keep them beside it.
+
+    Returns
+    -------
+    FileRef or None
+        To be said in `Stack.compared`. None where there is nothing to compare.
+
+    Raises
+    ------
+    StageError
+        If the stack cannot be read or holds no light.
+    """
+    if ps1 is None or not stack.calibrated or _ps1_band(stack, telescope) is None:
+        return None
+    seen = _look(stack, ps1, roots, telescope, settings)
+    stars, path = seen.stars, stack_paths(stack.group, stack.telescope, stack.filter, roots).work_compared
+    with writing(path) as temporary, temporary.open("wb") as sink:
+        np.savez(
+            sink, **{name: getattr(stars, name) for name in _OF_EACH_STAR},
+            curve=np.array([stars.curve.fwhm_px, stars.curve.beta, *stars.curve.covariance]),
+            n_stars=np.array(stars.curve.n_stars), n_matched=np.array(stars.n_matched),
+            correction=np.array([stars.correction_mag, stars.correction_err]),
+            counts=np.array(stars.counts, dtype=str), aperture_px=np.array(seen.aperture_px),
+        )  # fmt: skip
+    return ref(path, roots)
+
+
 def _half(stars: StarPhotometry, which: int) -> StarPhotometry:
     """Every second star in order of brightness: two halves alike that share no star."""
     chosen = np.argsort(stars.mag, kind="stable")[which::2]
-    arrays = {name: getattr(stars, name)[chosen] for name in ("flux", "err", "mag", "mag_err", "colour", "x", "y")}
+    arrays = {name: getattr(stars, name)[chosen] for name in _OF_EACH_STAR}
     return stars._replace(**arrays, counts=(*stars.counts, f"{chosen.size} in this half"))
 
 

@@ -88,6 +88,7 @@ _PRODUCTS: dict[str, Callable[[Any], list[FileRef]]] = {
     "select-frames": lambda made: [],
     "combine": lambda made: [made.image, made.weight],
     "psf-of-stack": lambda made: [made.file],
+    "tie-to-ps1": lambda made: [made.compared] if made.compared is not None else [],
     "validation-plot": lambda made: [made],
     "finish-stack": lambda made: [made.image, made.weight],
     "picture-of-stack": lambda made: [made],

@@ -9,8 +9,9 @@ from astropy.io import fits
 from models.base import Roots
 from models.settings import ValidationSettings
 from models.telescope import Telescope
+from tasks.core.errors import StageError
 from tasks.stacking import finish_stack
-from tasks.validation import residuals, tie_stack, validate_stack
+from tasks.validation import compared_stars, residuals, tie_stack, validate_stack
 from tests.photometry.starfield import StarField
 from tests.validation.test_validate import made_up
 
@@ -49,6 +50,33 @@ def test_the_check_is_by_stars_that_had_no_part_in_its_tie(roots: Roots, t120: T
     assert check.offset == pytest.approx(
         np.median(everything.difference[~others]) - np.median(everything.difference[others]), abs=0.015
     )
+
+
+def test_stars_that_are_measured_once_tell_the_same_ever_after(roots: Roots, t120: Telescope) -> None:
+    stack, cone = made_up(roots, off=0.03)
+    kept = compared_stars(stack, cone, roots, t120, SETTINGS)
+    assert kept is not None
+    again = stack.model_copy(update={"compared": kept})
+    tie = tie_stack(stack, cone, roots, t120, SETTINGS)
+    assert tie_stack(again, cone, roots, t120, SETTINGS) == tie
+    for of_tie in (None, tie):
+        one, two = (
+            residuals(each.model_copy(update={"tie": of_tie}), cone, roots, t120, SETTINGS) for each in (stack, again)
+        )
+        for mine, theirs in zip(one, two, strict=True):
+            assert np.array_equal(mine, theirs, equal_nan=isinstance(mine, np.ndarray) and mine.dtype.kind == "f")
+            assert np.asarray(mine).dtype == np.asarray(theirs).dtype
+    assert compared_stars(stack, cone, roots, t120, SETTINGS) == kept, "the same bytes"
+    roots.of(kept).write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(StageError, match="cannot be read"):
+        residuals(again, cone, roots, t120, SETTINGS)
+
+
+def test_what_cannot_be_compared_is_not_measured(roots: Roots, t120: Telescope) -> None:
+    stack, cone = made_up(roots)
+    assert compared_stars(stack, None, roots, t120, SETTINGS) is None
+    relative = stack.model_copy(update={"calibrated": False})
+    assert compared_stars(relative, cone, roots, t120, SETTINGS) is None
 
 
 def test_an_error_is_not_tied_away(roots: Roots, t120: Telescope) -> None:
