@@ -74,8 +74,8 @@ def stack_target(
         chosen = [selection for selection in selections if selection.chosen]
         progress.expect("stacks", len(chosen), ("combine", "PSF and validation"), failed=len(selections) - len(chosen))
         stacked = stack_filters(chosen, catalogs, frames.colour_terms, run, progress)
+        listing = begin_sources(target.name, stacked.finished, catalogs, run, progress)
         finished = extend_filters(chosen, stacked.combined, stacked.finished, run, progress)
-        listing = begin_sources(target.name, finished, catalogs, run, progress)
         summary = report_group(target, frames, catalogs, alignment, selections, finished, listing, run, progress)
         return finish(noted(summary, run, "stack_target", target.name))
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["grown", "highest"]
+__all__ = ["grown", "highest", "opened"]
 
 Mask = npt.NDArray[np.bool_]
 Number = TypeVar("Number", bound=np.number[Any])
@@ -43,6 +43,16 @@ def grown(mask: Mask, times: int = 1, *, diagonal: bool = True) -> Mask:
     for _ in range(times):
         result = _along(_along(result, 0), 1) if diagonal else _along(result, 0) | _along(result, 1)
     return result
+
+
+def opened(mask: Mask) -> Mask:
+    """A mask without what is narrower than a pixel and its four neighbours; beyond its edges is nothing."""
+    core = mask.copy()
+    for one, other in ((mask, core), (mask.T, core.T)):
+        other[1:] &= one[:-1]
+        other[:-1] &= one[1:]
+        other[[0, -1]] = False
+    return grown(core, diagonal=False)
 
 
 def highest(image: npt.NDArray[Number], reach: int) -> npt.NDArray[Number]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import TightLayoutEngine
 from PIL import Image
@@ -80,7 +81,17 @@ def drawing(width: float, height: float, above: float = 0.0) -> Iterator[Figure]
     """
     with _lock, rc_context({**_LOOK, "font.family": matplotlib.rcParamsDefault["font.family"]}):
         layout = TightLayoutEngine(pad=0.6, rect=(0.0, 0.0, 1.0, 1.0 - above / height))
-        yield Figure(figsize=(width, height), layout=layout)
+        figure = Figure(figsize=(width, height), layout=layout)
+        FigureCanvasSVG(figure)
+        yield figure
+
+
+def laid_out(figure: Figure) -> None:
+    """Give all parts of a figure their places now; Matplotlib would draw it once for that and throw it away."""
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def faint_grid(axes: Axes) -> None:
@@ -109,6 +120,7 @@ def save_svg(figure: Figure, path: Path, alt: str, roots: Roots) -> Picture:
     Text stays text, in the reader's own font.
     """
     sink = io.StringIO()
+    laid_out(figure)
     figure.savefig(sink, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
     text = _METADATA.sub("", sink.getvalue()).replace(INK, "var(--ink)").replace(BLUE, "var(--blue)")
     text = _BETWEEN.sub("><", _NEEDLESS.sub("", _PNG.sub(_as_webp, _TAG.sub(_plain, text))))

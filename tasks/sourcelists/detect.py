@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import sep
-from scipy import ndimage, stats
-from scipy.signal import fftconvolve
+from scipy import stats
+from scipy.ndimage import correlate1d
 
 from models.settings import SourceSettings
 from tasks.core.errors import StageError
+from tasks.core.masks import grown
 from tasks.sourcelists.images import BandImage, BoolImage, FloatArray, FloatImage, robust
 
 __all__ = ["SHARPER", "Detection", "detect", "gaussian"]
@@ -60,12 +61,22 @@ class Detection(NamedTuple):
     fwhm_px: float
 
 
-def gaussian(fwhm: float) -> FloatArray:
-    """A kernel of sum 1."""
+def _line(fwhm: float) -> FloatArray:
+    """A Gaussian kernel of sum 1, for each axis in turn."""
     half = max(2, round(1.5 * fwhm))
     axis = np.arange(-half, half + 1) / (fwhm / 2.3548)
     core = np.exp(-0.5 * axis**2)
-    return np.asarray(np.outer(core, core) / np.outer(core, core).sum())
+    return np.asarray(core / core.sum())
+
+
+def gaussian(fwhm: float) -> FloatArray:
+    """A kernel of sum 1."""
+    return np.outer(_line(fwhm), _line(fwhm))
+
+
+def _smoothed(image: FloatArray, line: FloatArray) -> FloatArray:
+    """An image through a kernel that is a product of the same line along both axes; 0 beyond its edges."""
+    return np.asarray(correlate1d(correlate1d(image, line, axis=0, mode="constant"), line, axis=1, mode="constant"))
 
 
 def _compact(band: BandImage) -> FloatImage:
@@ -75,19 +86,18 @@ def _compact(band: BandImage) -> FloatImage:
     return np.where(band.bad, 0, band.data - wide).astype(np.float32)
 
 
-def _significance(band: BandImage) -> FloatArray:
+def _significance(band: BandImage, compact: FloatImage) -> FloatArray:
     """Significance of a source at every pixel: smoothed, in units of its own scatter on the sky."""
-    core = gaussian(SHARPER * band.fwhm_px)
-    data = _compact(band)
+    line = _line(SHARPER * band.fwhm_px)
     inverse = np.where(band.bad, 0.0, 1.0 / np.where(band.bad, 1.0, band.variance))
-    signal = fftconvolve(data * inverse, core[::-1, ::-1], mode="same")
-    noise = fftconvolve(inverse, np.square(core)[::-1, ::-1], mode="same")
+    signal = _smoothed(compact * inverse, line)
+    noise = _smoothed(inverse, np.square(line))
     score = np.where(band.bad, 0.0, signal / np.sqrt(np.maximum(noise, 1e-30)))
     scatter = robust(score[~band.bad])
     return score / scatter if scatter > 0 else score
 
 
-def _chi(bands: Sequence[BandImage], sigma: float) -> FloatImage:
+def _chi(bands: Sequence[BandImage], compact: Sequence[FloatImage], sigma: float) -> FloatImage:
     """Root of the summed squares of the bands' significances over the value as rare in noise as `sigma`.
 
     After Szalay, Connolly & Szokoly (1999, AJ 117, 68), of positive deviations only: the number of bands with data
@@ -95,8 +105,8 @@ def _chi(bands: Sequence[BandImage], sigma: float) -> FloatImage:
     """
     squares = np.zeros(bands[0].data.shape)
     number = np.zeros(squares.shape, int)
-    for band in bands:
-        squares += np.square(np.maximum(_significance(band), 0.0))
+    for band, light in zip(bands, compact, strict=True):
+        squares += np.square(np.maximum(_significance(band, light), 0.0))
         number += ~band.bad
     limits = np.full(len(bands) + 1, np.inf)
     limits[1:] = [_limit(n, sigma) for n in range(1, len(bands) + 1)]
@@ -126,12 +136,11 @@ def detect(bands: Sequence[BandImage], settings: SourceSettings) -> Detection:
     StageError
         If there is no source, or more than can be told apart.
     """
-    chi = _chi(bands, settings.detection_sigma)
+    compact = [_compact(band) for band in bands]
+    chi = _chi(bands, compact, settings.detection_sigma)
     light = np.zeros(chi.shape, np.float32)
-    for band in bands:
-        light += np.where(band.bad, 0, _compact(band) / np.sqrt(np.where(band.bad, 1, band.variance))).astype(
-            np.float32
-        )
+    for band, of_band in zip(bands, compact, strict=True):
+        light += np.where(band.bad, 0, of_band / np.sqrt(np.where(band.bad, 1, band.variance))).astype(np.float32)
     nowhere = np.all([band.bad for band in bands], axis=0)
     sep.set_extract_pixstack(_PIXSTACK)
     sep.set_sub_object_limit(8192)
@@ -155,14 +164,14 @@ def detect(bands: Sequence[BandImage], settings: SourceSettings) -> Detection:
     order = np.argsort(-objects["peak"], kind="stable")
     number = np.zeros(len(objects) + 1, np.int32)
     number[order + 1] = np.arange(1, len(objects) + 1)
-    grown = ndimage.binary_dilation(segments > 0, iterations=max(2, round(fwhm / 2)))
+    around = grown(segments > 0, max(2, round(fwhm / 2)), diagonal=False)
     anywhere = np.any([band.bad for band in bands], axis=0)
     return Detection(
         x=x[order], y=y[order], a=a[order], b=b[order], theta=theta[order],
         kron=np.where(np.isfinite(kron) & (kron > 0), kron, 0.0)[order],
         significance=np.asarray(objects["peak"], np.float64)[order] * settings.detection_sigma,
         parts=(objects["flag"] & sep.OBJ_MERGED).astype(bool)[order],
-        segments=number[segments], light=light, empty=~(grown | anywhere), fwhm_px=fwhm,
+        segments=number[segments], light=light, empty=~(around | anywhere), fwhm_px=fwhm,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from models.base import Roots
 from models.stack import Stack
 from models.telescope import Telescope
 from tasks.core.errors import StageError
+from tasks.core.masks import grown, opened
 
 __all__ = [
     "BandImage",
@@ -111,7 +112,7 @@ def sky_of_image(data: FloatImage, bad: BoolImage) -> tuple[FloatImage, BoolImag
         light = sep.Background(data, mask=occupied, bw=_MESH_PX, bh=_MESH_PX).back(dtype=np.float32)
         smooth = ndimage.gaussian_filter(np.where(bad, 0, data - light), 1.5)
         above = smooth > 2.5 * robust(smooth[~bad])
-        occupied = ndimage.binary_dilation(ndimage.binary_opening(above), iterations=2) | bad
+        occupied = grown(opened(above), 2, diagonal=False) | bad
         if np.count_nonzero(~occupied) < 0.02 * occupied.size:
             break
     return light, occupied

@@ -224,7 +224,7 @@ class _Pixels(NamedTuple):
         As `_Plane.rows` gives them, shape (frames, rows, nx).
     inverse
         1 / weight, 0 without a value.
-    count
+    known
         Frames with a value.
     middle
         The lower one of two middle values; 0 without a value.
@@ -236,7 +236,7 @@ class _Pixels(NamedTuple):
     weights: FloatCube
     inverse: FloatCube
     ordered: FloatCube
-    count: npt.NDArray[np.intp]
+    known: npt.NDArray[np.intp]
     middle: FloatImage
     variance: FloatImage
 
@@ -264,7 +264,7 @@ class _Pixels(NamedTuple):
         The noise of a median of n normal values is the mean of theirs times ``pi / 2 (n + pi / 2 - 1)`` over n**2 for
         odd n and ``pi / 2 (n + pi - 2)`` for even n; of two it is a mean.
         """
-        count, ordered, middle = self.count[inner], self.ordered[:, inner], self.middle[inner]
+        count, ordered, middle = self.known[inner], self.ordered[:, inner], self.middle[inner]
         upper = _at(ordered, np.minimum(count // 2, len(ordered) - 1))
         image = np.where(count % 2 == 1, middle, (middle + upper) / np.float32(2))
         image[count == 0] = 0.0
@@ -304,7 +304,8 @@ def _outliers(pixels: _Pixels, frames: Sequence[Resampled], fwhm: Sequence[float
 
     def tolerance(index: int, where: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[np.float32]:
         """Square of what a frame may be off by, in some pixels."""
-        seeing = _median_seeing(pixels.weights[:, *where], fwhm, pixels.count[where])
+        rows, columns = where
+        seeing = _median_seeing(pixels.weights[:, rows, columns], fwhm, pixels.known[where])
         contrast = np.maximum(np.float32(_SHARPER) * (seeing / np.float32(fwhm[index])) ** 2 - 1, _LEAST_CONTRAST)
         noise = pixels.inverse[index][where] + pixels.variance[where]
         noise += np.float32(frames[index].scale / frames[index].gain) * core[where]
@@ -387,11 +388,11 @@ def coadd(
             plain[top:end], weight[top:end] = _mean(values, weights)
             data[top:end] = plain[top:end]
             clipped[top:end] = out.sum(axis=0)
-            used[top:end] = pixels.count[inner] - clipped[top:end]
-            lacking = np.nonzero(clipped[top:end])
-            if lacking[0].size:
-                left = np.where(out[:, *lacking], np.float32(0), weights[:, *lacking])
-                data[top:end][lacking], weight[top:end][lacking] = _mean(values[:, *lacking], left)
+            used[top:end] = pixels.known[inner] - clipped[top:end]
+            rows, columns = np.nonzero(clipped[top:end])
+            left = np.where(out[:, rows, columns], np.float32(0), weights[:, rows, columns])
+            again = _mean(values[:, rows, columns], left)
+            data[top:end][rows, columns], weight[top:end][rows, columns] = again
     return Coadd(data, weight, plain, used, clipped, *medians)
 
 

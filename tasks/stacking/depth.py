@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from models.base import Roots
 from models.stack import ZERO_POINT, Stack, StackNoise, StackPsf
+from tasks.core.masks import grown, opened
 
 __all__ = ["depth", "empty_aperture_sigma", "measure_noise", "stack_noise"]
 
@@ -66,7 +67,7 @@ def _sky(data: FloatImage, weight: FloatImage) -> _Sky | None:
             return None
         smooth = ndimage.gaussian_filter(np.where(shallow, 0, flat), 1.5)
         above = smooth > _FAINT * _robust(smooth[~shallow])
-        occupied = ndimage.binary_opening(above & ~shallow, iterations=1) | shallow
+        occupied = opened(above & ~shallow) | shallow
         inside = light - np.median(light[~shallow]) > _GALAXY * noise
         if np.count_nonzero(~(occupied | inside)) > _MIN_PIXELS:
             occupied |= inside
@@ -149,7 +150,7 @@ def measure_noise(
     if sky is None or found is None:
         return None
     centres, sums = found
-    away = ~ndimage.binary_dilation(sky.occupied, iterations=math.ceil(radius / 2))
+    away = ~grown(sky.occupied, math.ceil(radius / 2), diagonal=False)
     free = away if np.count_nonzero(away) > _MIN_PIXELS else ~sky.occupied
     pull = _robust(sky.image[free] * np.sqrt(weight[free]))
     sigma = _robust(sums)

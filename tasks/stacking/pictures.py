@@ -38,6 +38,8 @@ _NARROW = {"OIII", "Ha", "SII"}
 _MAX_SIDE = 1600
 _SKY_GREY = 0.22
 _FAINT_SMOOTH_PX = 2.0
+_PNG_LEVEL = 3
+"""Of noise no larger than at zlib's own level 6 (M67 g: 687 and 699 kB), in a third of the time."""
 
 
 class StackView(NamedTuple):
@@ -134,7 +136,10 @@ def _figure(shape: tuple[int, ...]) -> Figure:
 def _save(figure: Figure, stack: Stack, name: str, roots: Roots) -> FileRef:
     path = stack_paths(stack.group, stack.telescope, stack.filter, roots).plots / name
     with writing(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
+        figure.savefig(
+            temporary, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None},
+            pil_kwargs={"compress_level": _PNG_LEVEL},
+        )  # fmt: skip
     return ref(path, roots)
 
 

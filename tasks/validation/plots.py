@@ -53,6 +53,10 @@ def plot_validation(
         figure.text(0.5, 0.5, verdict.reason, ha="center", va="center", wrap=True, fontsize=11, parse_math=False)
     else:
         _draw(figure.subplots(1, 2, sharey=True), stack, found, verdict)
+    layout = figure.get_layout_engine()
+    if layout is not None:  # now: Matplotlib would draw it all once for that and throw it away
+        layout.execute(figure)
+        figure.set_layout_engine(None)
     with writing(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
     return ref(path, roots)

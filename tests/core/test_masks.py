@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tasks.core.masks import grown, highest
+from tasks.core.masks import grown, highest, opened
 
 
 @pytest.mark.parametrize("diagonal", [True, False])
@@ -31,3 +31,11 @@ def test_the_highest_value_around_is_what_scipy_says(reach: int, dtype: type[np.
     found = highest(image, reach)
     assert np.array_equal(found, ndimage.maximum_filter(image, size=2 * reach + 1))
     assert found.dtype == dtype
+
+
+def test_an_opening_is_scipys() -> None:
+    mask = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=(41, 33)), 1.0) > 0.05
+    mask[:3] = mask[:, -2:] = True
+    found = opened(mask)
+    assert np.array_equal(found, ndimage.binary_opening(mask))
+    assert 0 < found.sum() < mask.sum()
