@@ -64,6 +64,7 @@ from models.stack import (
 from models.target import Target, load_targets
 from models.telescope import Telescope
 from tasks.core.files import ref, writing
+from tasks.stacking import StarFluxes
 
 __all__ = ["REPLACED", "install"]
 
@@ -249,12 +250,19 @@ def scale_and_select(
     telescope: Telescope,
     photometry: PhotometrySettings,
     selection: SelectionSettings,
+    ahead: Mapping[str, StarFluxes] | None = None,
 ) -> Selection:
     chosen = tuple(
         ScaledFrame(aligned=frame, zero_point=24.0, flux_scale=8.0, scale_source="PS1 and common stars")
         for frame in aligned
     )
     return Selection(group=target.name, filter=filter, chosen=chosen, rejected=tuple(rejected))
+
+
+def star_fluxes(
+    frames: Sequence[CalibratedFrame], roots: Roots, telescope: Telescope, settings: PhotometrySettings
+) -> dict[str, StarFluxes]:
+    return {}
 
 
 def common_grid(selections: Sequence[Selection], roots: Roots, telescope: Telescope, settings: StackSettings) -> Grid:
@@ -436,6 +444,7 @@ REPLACED: dict[str, dict[str, Any]] = {
     "tasks.report.tasks": {"publish_frame": publish_frame},
     "tasks.stacking.tasks": {
         "_scale_and_select": scale_and_select,
+        "star_fluxes": star_fluxes,
         "common_grid": common_grid,
         "combine": combine,
         "_measure_and_finish": measure_and_finish,

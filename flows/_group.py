@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flows import STATUS_OK
+from flows._ahead import Ahead
 from flows._cli import say
 from flows._compressed import compress_group
 from flows._frame import known_field
@@ -205,19 +206,29 @@ def group_catalogs(target: Target, frames: GroupFrames, run: RunContext, progres
 
 def align(
     target: Target, frames: GroupFrames, catalogs: FieldCatalogs, run: RunContext, progress: RunProgress
-) -> Alignment:
-    """SCAMP over all filters, or the common stars where there is no Gaia; without frames, nothing."""
+) -> tuple[Alignment, Ahead]:
+    """SCAMP over all filters, or the common stars where there is no Gaia; without frames, nothing.
+
+    Where it has to run, the frames' stars are measured meanwhile.
+    """
     if not frames.members:
-        return Alignment(aligned=())
+        return Alignment(aligned=()), Ahead()
     call = (frames.members, catalogs.gaia, target.name, run.roots, run.telescope, run.settings.scamp)
-    alignment: Alignment = progress.must_each("align", aligned_frames, [call])[0]
-    return alignment
+    begun = progress.begin(aligned_frames, [call])
+    ahead = Ahead.begin(frames.members, run) if begun.futures else Ahead()
+    try:
+        alignment: Alignment = progress.must_end("align", begun)[0]
+    except BaseException:
+        ahead.cancel()
+        raise
+    return alignment, ahead
 
 
 def select(
     target: Target,
     frames: GroupFrames,
     alignment: Alignment,
+    ahead: Ahead,
     catalogs: FieldCatalogs,
     run: RunContext,
     progress: RunProgress,
@@ -243,6 +254,7 @@ def select(
             run.telescope.with_colour_terms(_terms_for(filter, frames, run)),
             run.settings.photometry,
             run.settings.selection,
+            ahead.of(filter),
         )
         for filter in filters
     ]

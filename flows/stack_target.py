@@ -69,8 +69,8 @@ def stack_target(
     with a_run(run, f"stack {target.name} {telescope}") as progress:
         frames = frames_of_group(target, run)
         catalogs = group_catalogs(target, frames, run, progress)
-        alignment = align(target, frames, catalogs, run, progress)
-        selections = select(target, frames, alignment, catalogs, run, progress)
+        alignment, ahead = align(target, frames, catalogs, run, progress)
+        selections = select(target, frames, alignment, ahead, catalogs, run, progress)
         chosen = [selection for selection in selections if selection.chosen]
         progress.expect("stacks", len(chosen), ("combine", "PSF and validation"), failed=len(selections) - len(chosen))
         stacked = stack_filters(chosen, catalogs, frames.colour_terms, run, progress)

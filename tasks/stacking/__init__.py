@@ -17,13 +17,15 @@ from tasks.stacking.pictures import (
     stretched,
 )
 from tasks.stacking.product import finish_stack
-from tasks.stacking.scaling import relative_zero_points
+from tasks.stacking.scaling import relative_zero_points, star_fluxes
 from tasks.stacking.selection import group_centre, select_frames
+from tasks.stacking.starflux import StarFluxes
 from tasks.stacking.weights import make_weights
 
 __all__ = [
     "ColourImage",
     "StackView",
+    "StarFluxes",
     "SwarpOptions",
     "combine",
     "common_grid",
@@ -44,6 +46,7 @@ __all__ = [
     "plot_stack",
     "relative_zero_points",
     "select_frames",
+    "star_fluxes",
     "stack_view",
     "stretched",
     "wanted",

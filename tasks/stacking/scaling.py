@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from models.base import Roots
 from models.catalog import StoredCone
-from models.frame import Rejected, ZeroPoint
+from models.frame import CalibratedFrame, Rejected, ZeroPoint
 from models.settings import PhotometrySettings
 from models.stack import ZERO_POINT, AlignedFrame, ScaledFrame, Scaling, StackColour
 from models.telescope import Band, Telescope
@@ -33,9 +34,9 @@ from tasks.quality import read_sources
 from tasks.stacking.grid import unit_vectors
 from tasks.stacking.heads import frame_label, head_wcs
 from tasks.stacking.relative import RelativeSolution, huber_location, link_frames, solve_relative
-from tasks.stacking.starflux import measure_stars, usable_stars
+from tasks.stacking.starflux import StarFluxes, measure_stars, usable_stars
 
-__all__ = ["relative_zero_points"]
+__all__ = ["relative_zero_points", "star_fluxes"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -83,6 +84,7 @@ def relative_zero_points(
     roots: Roots,
     telescope: Telescope,
     settings: PhotometrySettings,
+    ahead: Mapping[str, StarFluxes] | None = None,
 ) -> Scaling:
     """Scale the frames of one filter to a common zero point.
 
@@ -104,6 +106,8 @@ def relative_zero_points(
         Bands; linearity limit.
     settings
         ``aperture_fwhm``, ``min_snr``, ``min_stars``, ``match_arcsec``; for narrow bands the cuts on PS1 stars.
+    ahead
+        What `star_fluxes` has measured on the frames already, with the same settings; of others it is measured here.
 
     Returns
     -------
@@ -130,7 +134,7 @@ def relative_zero_points(
         if frame.frame.raw.exptime <= 0:
             continue
         try:
-            measured.append((frame, _measure(frame, roots, telescope, settings)))
+            measured.append((frame, _measure(frame, roots, telescope, settings, ahead or {})))
         except StageError as error:  # one damaged frame does not stop its filter
             rejected.append(Rejected(file=frame_label(frame), reason=f"{error.stage}: {error.reason}"))
     frames = [frame for frame, _ in measured]
@@ -237,13 +241,12 @@ class _Measured(NamedTuple):
     direction: FloatArray
 
 
-def _measure(aligned: AlignedFrame, roots: Roots, telescope: Telescope, settings: PhotometrySettings) -> _Measured:
+def _fluxes(frame: CalibratedFrame, roots: Roots, telescope: Telescope, settings: PhotometrySettings) -> StarFluxes:
     """Photometry of a frame's good stars; none where its seeing is unknown."""
-    raw, solved = aligned.frame.raw, aligned.frame.solved
-    wcs = head_wcs(aligned, roots)
+    solved = frame.solved
     sources: Table = read_sources(solved.measured, roots)
-    data, mask, variance, header = read_reduced(aligned.frame.reduced, roots)
-    nothing = _Measured(np.empty(0), np.empty(0), np.empty((0, 3)))
+    data, mask, variance, header = read_reduced(frame.reduced, roots)
+    nothing = StarFluxes(*(np.empty(0) for _ in range(4)))
     fwhm = frame_fwhm_px(solved)
     if fwhm is None:
         return nothing
@@ -253,13 +256,46 @@ def _measure(aligned: AlignedFrame, roots: Roots, telescope: Telescope, settings
     if not len(chosen):
         return nothing
     x, y = (np.asarray(sources[column], float)[chosen] for column in ("X", "Y"))
-    stars = measure_stars(data, mask, variance, x, y, fwhm, settings)
+    return measure_stars(data, mask, variance, x, y, fwhm, settings)
+
+
+def star_fluxes(
+    frames: Sequence[CalibratedFrame], roots: Roots, telescope: Telescope, settings: PhotometrySettings
+) -> dict[str, StarFluxes]:
+    """Photometry of the good stars of frames, on their pixels; by the frames' labels.
+
+    Parameters
+    ----------
+    frames
+        Calibrated; where they are on the sky plays no part.
+    roots, telescope, settings
+        As for `relative_zero_points`.
+
+    Returns
+    -------
+    dict
+        Without the frames that cannot be read: `relative_zero_points` will say why.
+    """
+    found = {}
+    for frame in frames:
+        with suppress(StageError):
+            found[frame.raw.label] = _fluxes(frame, roots, telescope, settings)
+    return found
+
+
+def _measure(
+    aligned: AlignedFrame, roots: Roots, telescope: Telescope, settings: PhotometrySettings,
+    ahead: Mapping[str, StarFluxes],
+) -> _Measured:  # fmt: skip
+    """A frame's stars on the sky."""
+    raw, wcs = aligned.frame.raw, head_wcs(aligned, roots)
+    stars = ahead.get(raw.label) or _fluxes(aligned.frame, roots, telescope, settings)
     if not len(stars.x):
-        return nothing
+        return _Measured(np.empty(0), np.empty(0), np.empty((0, 3)))
     sky = wcs.all_pix2world(np.column_stack([stars.x, stars.y]), 1)
     area = np.ones(len(stars.x))
     if aligned.frame.reduced.flat is not None:
-        area = relative_area(wcs, (data.shape[0], data.shape[1]), stars.x, stars.y)
+        area = relative_area(wcs, raw.shape, stars.x, stars.y)
     return _Measured(
         m=-2.5 * np.log10(stars.flux * area / raw.exptime),
         sigma=2.5 / np.log(10.0) * stars.sigma / stars.flux,

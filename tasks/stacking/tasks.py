@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prefect import task
 
 from models.base import FileRef, Roots
 from models.catalog import StoredCone
-from models.frame import FrameFailure, Rejected
+from models.frame import CalibratedFrame, FrameFailure, Rejected
 from models.settings import PhotometrySettings, SelectionSettings, StackSettings
 from models.stack import (
     AlignedFrame,
@@ -23,8 +23,10 @@ from models.stack import (
 from models.target import Target
 from models.telescope import Telescope
 from tasks.core.cache import ByContent
+from tasks.core.pool import in_pool
 from tasks.core.running import is_transient, made, settled
 from tasks.stacking import (
+    StarFluxes,
     combine,
     common_grid,
     depth,
@@ -38,6 +40,7 @@ from tasks.stacking import (
     relative_zero_points,
     select_frames,
     stack_noise,
+    star_fluxes,
 )
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "extended_stack",
     "finished_extended",
     "finished_stack",
+    "fluxes_ahead",
     "group_sources",
     "selected_frames",
     "shared_grid",
@@ -65,15 +69,16 @@ def _scale_and_select(
     telescope: Telescope,
     photometry: PhotometrySettings,
     selection: SelectionSettings,
+    ahead: Mapping[str, StarFluxes] | None = None,
 ) -> Selection:
-    scaling = relative_zero_points(aligned, ps1, roots, telescope, photometry)
+    scaling = relative_zero_points(aligned, ps1, roots, telescope, photometry, ahead)
     return select_frames(target, filter, scaling, rejected, roots, telescope, selection, centre)
 
 
 @task(
     name="select frames",
     task_run_name="select {target.name} {filter}",
-    cache_policy=ByContent(code=[relative_zero_points, select_frames, _scale_and_select]),
+    cache_policy=ByContent(code=[relative_zero_points, select_frames, _scale_and_select], ignore=["ahead"]),
     persist_result=True,
     retries=1,
     retry_condition_fn=is_transient,
@@ -89,8 +94,12 @@ def selected_frames(
     telescope: Telescope,
     photometry: PhotometrySettings,
     selection: SelectionSettings,
+    ahead: Mapping[str, StarFluxes] | None = None,
 ) -> Selection | FrameFailure:
-    """Relative zero points from common stars, then the cuts; every frame left out has its reason."""
+    """Relative zero points from common stars, then the cuts; every frame left out has its reason.
+
+    What `fluxes_ahead` measured is not measured again; it is what would be found here.
+    """
     return settled(
         f"{target.name}_{filter}",
         _scale_and_select,
@@ -104,7 +113,15 @@ def selected_frames(
         telescope,
         photometry,
         selection,
+        ahead,
     )
+
+
+def fluxes_ahead(
+    frames: Sequence[CalibratedFrame], roots: Roots, telescope: Telescope, settings: PhotometrySettings
+) -> dict[str, StarFluxes]:
+    """Photometry of frames' stars in the process pool, for `selected_frames`; no stage: nothing of it is recorded."""
+    return in_pool(star_fluxes, frames, roots, telescope, settings)
 
 
 @task(
