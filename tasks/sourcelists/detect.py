@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import sep
 from scipy import stats
-from scipy.ndimage import correlate1d
+from scipy.signal import fftconvolve
 
 from models.settings import SourceSettings
 from tasks.core.errors import StageError
@@ -61,22 +61,12 @@ class Detection(NamedTuple):
     fwhm_px: float
 
 
-def _line(fwhm: float) -> FloatArray:
-    """A Gaussian kernel of sum 1, for each axis in turn."""
+def gaussian(fwhm: float) -> FloatArray:
+    """A kernel of sum 1."""
     half = max(2, round(1.5 * fwhm))
     axis = np.arange(-half, half + 1) / (fwhm / 2.3548)
     core = np.exp(-0.5 * axis**2)
-    return np.asarray(core / core.sum())
-
-
-def gaussian(fwhm: float) -> FloatArray:
-    """A kernel of sum 1."""
-    return np.outer(_line(fwhm), _line(fwhm))
-
-
-def _smoothed(image: FloatArray, line: FloatArray) -> FloatArray:
-    """An image through a kernel that is a product of the same line along both axes; 0 beyond its edges."""
-    return np.asarray(correlate1d(correlate1d(image, line, axis=0, mode="constant"), line, axis=1, mode="constant"))
+    return np.asarray(np.outer(core, core) / np.outer(core, core).sum())
 
 
 def _compact(band: BandImage) -> FloatImage:
@@ -88,10 +78,10 @@ def _compact(band: BandImage) -> FloatImage:
 
 def _significance(band: BandImage, compact: FloatImage) -> FloatArray:
     """Significance of a source at every pixel: smoothed, in units of its own scatter on the sky."""
-    line = _line(SHARPER * band.fwhm_px)
+    core = gaussian(SHARPER * band.fwhm_px)
     inverse = np.where(band.bad, 0.0, 1.0 / np.where(band.bad, 1.0, band.variance))
-    signal = _smoothed(compact * inverse, line)
-    noise = _smoothed(inverse, np.square(line))
+    signal = fftconvolve(compact * inverse, core[::-1, ::-1], mode="same")
+    noise = fftconvolve(inverse, np.square(core)[::-1, ::-1], mode="same")
     score = np.where(band.bad, 0.0, signal / np.sqrt(np.maximum(noise, 1e-30)))
     scatter = robust(score[~band.bad])
     return score / scatter if scatter > 0 else score

@@ -147,10 +147,11 @@ def _kept(file: FileRef, roots: Roots) -> tuple[StarPhotometry, float]:
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise StageError("validation", f"{file.path} cannot be read: {error}", "make the stack again") from error
     fwhm, beta, *covariance = (float(value) for value in arrays["curve"])
-    correction, error = (float(value) for value in arrays["correction"])
+    correction, correction_err = (float(value) for value in arrays["correction"])
     curve = GrowthCurve(fwhm, beta, int(arrays["n_stars"]), (covariance[0], covariance[1], covariance[2]))
     stars = StarPhotometry(
-        **{name: arrays[name] for name in _OF_EACH_STAR}, correction_mag=correction, correction_err=error, curve=curve,
+        **{name: arrays[name] for name in _OF_EACH_STAR}, correction_mag=correction, correction_err=correction_err,
+        curve=curve,
         n_matched=int(arrays["n_matched"]), counts=tuple(str(each) for each in arrays["counts"]),
     )  # fmt: skip
     return stars, float(arrays["aperture_px"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.table import Table
 
+from models.base import Roots
 from models.catalog import Cone
 from models.frame import ColourTerm
 from models.settings import PhotometrySettings, SelectionSettings
@@ -13,7 +16,7 @@ from models.target import Target
 from models.telescope import load_telescope
 from tasks.catalogs import store_cone
 from tasks.core.errors import StageError
-from tasks.stacking import relative_zero_points, select_frames
+from tasks.stacking import relative_zero_points, select_frames, star_fluxes
 from tasks.stacking.relative import huber_location, link_frames, solve_relative
 from tasks.stacking.starflux import usable_stars
 from tests.stacking.sky import Shot, make_roots, stars, take
@@ -220,6 +223,23 @@ def test_a_damaged_frame_does_not_stop_the_others(night):
     reasons = {item.file: item.reason for item in scaling.rejected}
     assert "cannot be read" in reasons["20250317/torn.fits"]
     assert "lacks" in reasons["20250317/headless.fits"]
+
+
+def test_fluxes_measured_ahead_are_those_that_would_be_measured(night, tmp_path):
+    roots, _, _, frames = night
+    ahead = star_fluxes([frame.frame for frame in frames], roots, T120, SETTINGS)
+    assert sorted(ahead) == sorted(frame.frame.raw.label for frame in frames)
+    alone = relative_zero_points(frames, None, roots, T120, SETTINGS)
+    assert relative_zero_points(frames, None, roots, T120, SETTINGS, ahead) == alone
+    # They are what is used: a frame said to be a magnitude fainter is taken for that.
+    label = frames[1].frame.raw.label
+    ahead[label] = replace(ahead[label], flux=ahead[label].flux / 10**0.4)
+    fainter = zero_points(relative_zero_points(frames, None, roots, T120, SETTINGS, ahead))
+    moved = {name: fainter[name] - zp for name, zp in zero_points(alone).items()}
+    others = [step for name, step in moved.items() if name != frames[1].frame.raw.name]
+    assert moved[frames[1].frame.raw.name] - np.median(others) == pytest.approx(-1.0, abs=0.01)
+    # Of a frame that is gone nothing is measured; the scaling says so.
+    assert star_fluxes([frames[0].frame], Roots(data=tmp_path, raw=tmp_path), T120, SETTINGS) == {}
 
 
 def test_no_exposure_time_no_scale(night):
