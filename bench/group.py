@@ -1,7 +1,8 @@
 """`stack_target`, all filters of a group, against the bare SCAMP, SWarp, SExtractor and PSFEx commands it needs.
 
 The commands are those that the flow itself runs (`bench.recorder`), with the folders it prepares for them: images,
-weights and settings are given to the bare commands for nothing. They run as a good shell script runs them on two cores:
+weights and settings are given to the bare commands for nothing. Only SWarp, which resamples for the flow, makes the
+median as well: the flow's own comes to the same pixels. They run as a good shell script runs them on two cores:
 SCAMP, then the filters' SWarp two at a time, then for each stack SExtractor and PSFEx, two stacks at a time.
 """
 
@@ -59,7 +60,7 @@ def _in_turn(commands: Sequence[dict[str, Any]], recorded: Path) -> None:
 def _bare(commands: Sequence[dict[str, Any]], recorded: Path, cores: int) -> dict[str, float]:
     """Seconds of each step of the script."""
     of = {tool: [each for each in commands if each["tool"] == tool] for tool in {each["tool"] for each in commands}}
-    stacks = [each for each in of["SWarp"] if each["command"][each["command"].index("-COMBINE") + 1] == "Y"]
+    stacks = of["SWarp"]
     models = list(zip(of["source-extractor"], of["psfex"], strict=False))
     seconds = {}
     with ThreadPoolExecutor(cores) as threads:
@@ -75,9 +76,17 @@ def _bare(commands: Sequence[dict[str, Any]], recorded: Path, cores: int) -> dic
     return seconds
 
 
+def _option(command: dict[str, Any], name: str) -> str:
+    arguments = command["command"]
+    return str(arguments[arguments.index(name) + 1])
+
+
 def _one_per_stack(commands: list[dict[str, Any]], n_stacks: int) -> list[dict[str, Any]]:
     """Of what the flow ran: one extraction and one model a stack, the last ones."""
-    kept = [each for each in commands if each["tool"] in {"scamp", "SWarp"}]
+    kept = [each for each in commands if each["tool"] == "scamp"]
+    stacks = [each for each in commands if each["tool"] == "SWarp" and _option(each, "-SUBTRACT_BACK") == "Y"]
+    median = ["-COMBINE", "Y", "-COMBINE_TYPE", "MEDIAN"]  # the last one of an option counts
+    kept += [each | {"command": [*each["command"], *median]} for each in stacks]
     for tool in ("source-extractor", "psfex"):
         kept += [each for each in commands if each["tool"] == tool][-n_stacks:]
     return kept

@@ -210,7 +210,7 @@ class StackSettings(Record):
 
     combine: Literal["median", "weighted", "clipped"] = Field(
         "median",
-        description="combination of the frames: SWarp's median or clipped mean, or our weighted mean",
+        description="combination of the frames: median, SWarp's clipped mean, or weighted mean without outliers",
         json_schema_extra={"flag": "--combine"},
     )
     clip_sigma: float = Field(

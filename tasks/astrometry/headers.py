@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -37,24 +38,27 @@ The order of the FITS registry's TPV: 0 constant, 1 own, 2 other, (3 radial,) 4 
 """
 
 
+def _linear_cards(wcs: WCS, projection: str | None = None) -> list[tuple[str, object, str]]:
+    """Keyword, value and comment of a WCS without its distortion; in another projection, if one is named."""
+    inner = wcs.wcs
+    cards: list[tuple[str, object, str]] = [("WCSAXES", 2, "axes of the world coordinate system")]
+    for axis in (1, 2):
+        place = f"[deg] {('RA', 'Dec')[axis - 1]} at the reference pixel"
+        cards += [
+            (f"CTYPE{axis}", f"{('RA--', 'DEC-')[axis - 1]}-{projection}" if projection else inner.ctype[axis - 1], ""),
+            (f"CUNIT{axis}", "deg", ""),
+            (f"CRVAL{axis}", float(inner.crval[axis - 1]), place),
+            (f"CRPIX{axis}", float(inner.crpix[axis - 1]), "[px] reference pixel"),
+        ]
+    cards += [(f"CD{i}_{j}", float(inner.cd[i - 1, j - 1]), "[deg/px]") for i in (1, 2) for j in (1, 2)]
+    return [*cards, ("RADESYS", "ICRS", ""), ("EQUINOX", 2000.0, "[yr]")]
+
+
 def sip_header(wcs: WCS) -> fits.Header:
     """Header cards of a TAN or TAN-SIP WCS, and nothing else. Same WCS, same bytes."""
-    inner = wcs.wcs
     header = fits.Header()
-    header["WCSAXES"] = (2, "axes of the world coordinate system")
-    for axis in (1, 2):
-        header[f"CTYPE{axis}"] = (inner.ctype[axis - 1], "")
-        header[f"CUNIT{axis}"] = ("deg", "")
-        header[f"CRVAL{axis}"] = (
-            float(inner.crval[axis - 1]),
-            f"[deg] {('RA', 'Dec')[axis - 1]} at the reference pixel",
-        )
-        header[f"CRPIX{axis}"] = (float(inner.crpix[axis - 1]), "[px] reference pixel")
-    for i in (1, 2):
-        for j in (1, 2):
-            header[f"CD{i}_{j}"] = (float(inner.cd[i - 1, j - 1]), "[deg/px]")
-    header["RADESYS"] = ("ICRS", "")
-    header["EQUINOX"] = (2000.0, "[yr]")
+    for keyword, value, comment in _linear_cards(wcs):
+        header[keyword] = (value, comment)
     if wcs.sip is not None:
         for letter, values in (("A", wcs.sip.a), ("B", wcs.sip.b), ("AP", wcs.sip.ap), ("BP", wcs.sip.bp)):
             if values is None:
@@ -175,16 +179,12 @@ def tpv_head(wcs: WCS, shape: tuple[int, int]) -> str:
     StageError
         If the distortion is of a higher degree and TPV would be off by more than a milliarcsecond.
     """
-    header = sip_header(wcs)
-    for keyword in list(header):
-        if keyword.split("_")[0] in ("A", "B", "AP", "BP"):
-            del header[keyword]
-    header["CTYPE1"], header["CTYPE2"] = "RA---TPV", "DEC--TPV"
+    cards = _linear_cards(wcs, "TPV")
     coefficients = _tpv_coefficients(wcs, shape)
     for axis in (1, 2):
         for value, powers in zip(coefficients[axis - 1], monomials(3), strict=True):
-            header[f"PV{axis}_{TPV_TERMS[powers]}"] = float(value)
-    return head_text(header)
+            cards.append((f"PV{axis}_{TPV_TERMS[powers]}", float(value), ""))
+    return _as_lines(fits.Card(*card) for card in cards)
 
 
 _HEAD_KEYWORDS = ("WCSAXES", "EQUINOX", "RADESYS", "CTYPE", "CUNIT", "CRVAL", "CRPIX", "CD", "PV")
@@ -192,7 +192,11 @@ _HEAD_KEYWORDS = ("WCSAXES", "EQUINOX", "RADESYS", "CTYPE", "CUNIT", "CRVAL", "C
 
 def head_text(header: fits.Header) -> str:
     """Cards as a `.head` file: one a line, END at the end."""
-    return "\n".join(card.image.rstrip() for card in header.cards) + "\nEND\n"
+    return _as_lines(header.cards)
+
+
+def _as_lines(cards: Iterable[fits.Card]) -> str:
+    return "\n".join(card.image.rstrip() for card in cards) + "\nEND\n"
 
 
 def head_cards(text: str) -> fits.Header:
