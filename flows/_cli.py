@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from flows import STATUS_FAILED, STATUS_USAGE
+from flows import STATUS_FAILED, STATUS_PENDING, STATUS_USAGE
 from models.run import STAGES
 from models.settings import Settings
 from models.target import TargetError, find_target, load_targets
@@ -249,6 +249,12 @@ class Command:
         except Exception as error:  # the last resort: the person gets a line, the log gets the traceback
             if trouble := machine_trouble(error):
                 return self._fail(STATUS_FAILED, f"{trouble[0]}; {trouble[1]}")
+            if _NO_SERVER in str(error):
+                return self._fail(
+                    STATUS_PENDING,
+                    "Prefect's embedded server did not answer in time: the machine is too busy; run the same command "
+                    "again later, or start a server that stays (make server)",
+                )
             settings = getattr(self, "settings", None)
             log = _keep(settings.roots.logs if settings else None)
             return self._fail(STATUS_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], log)
@@ -276,6 +282,10 @@ class Command:
     def _fail(self, status: int, line: str, log: Path | None = None) -> int:
         print(f"{self.parser.prog}: {line}" + (f" (details: {log})" if log else ""), file=sys.stderr, flush=True)
         return status
+
+
+_NO_SERVER = "ephemeral Prefect API server"
+"""In the words of the plain RuntimeError that Prefect raises when its embedded server has not begun to answer."""
 
 
 def _keep(folder: Path | None) -> Path | None:

@@ -17,6 +17,13 @@ _TIME = re.compile(
     r"^(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d*)?))?\s*(?P<zone>Z|UTC?|[+-]\d{2}:?\d{2}|[+-]\d{2})?$", re.IGNORECASE
 )
 _TIME_KEYWORDS = ("TIME-OBS", "UT", "UTC", "UT-OBS", "UTSTART", "UT-START", "TIME-BEG")
+_UNIVERSAL = ("", "UTC", "UT", "UT1", "GMT", "Z")
+"""Values of TIMESYS that mean UTC; UT1 is within 0.9 s of it."""
+_ATOMIC = {"TAI": "tai", "IAT": "tai", "GPS": "tai", "TT": "tt", "TDT": "tt", "ET": "tt", "TDB": "tdb", "TCB": "tcb",
+           "TCG": "tcg"}  # fmt: skip
+"""Time scales of FITS standard 4.0, table 30, as astropy calls them."""
+_GPS_EPOCH_S = 19.0
+"""TAI is ahead of the time of the GPS satellites by so much, always."""
 _REMEDY = "write the start of the exposure (UTC) as DATE-OBS into a copy of the file, or leave the file out"
 
 
@@ -28,16 +35,33 @@ def _zone(word: str | None) -> timezone:
     return timezone(-offset if word[0] == "-" else offset)
 
 
+def _universal(start: datetime, scale: str) -> datetime:
+    """UTC of a moment that a header tells in the time scale that its TIMESYS names."""
+    word = scale.strip().upper().partition("(")[0]  # "UTC(NIST)": the realisation does not matter
+    if word in _UNIVERSAL:
+        return start
+    if word not in _ATOMIC:
+        why = "local time" if word in ("LOCAL", "LT", "LST") else "no time scale that is known"
+        raise StageError(STAGE, f"TIMESYS {scale!r} is {why}: when it was taken in UTC is not said", _REMEDY)
+    from astropy.time import Time
+
+    naive = start.replace(tzinfo=None) + timedelta(seconds=_GPS_EPOCH_S if word == "GPS" else 0.0)
+    found: datetime = Time(naive, scale=_ATOMIC[word]).utc.to_datetime(UTC)
+    return found
+
+
 def start_of_exposure(header: Header, keywords: tuple[str, ...]) -> datetime:
     """Start of the exposure, UTC.
 
     Understands ``2023-03-14T19:36:02.15``, a time zone after it (``-0700``), a blank or nothing but the date
-    with the time in a keyword of its own. A time without a zone is UTC (FITS standard 4.0, 9.1.1).
+    with the time in a keyword of its own. A time without a zone is UTC unless TIMESYS names another scale
+    (FITS standard 4.0, 9.2.1).
 
     Raises
     ------
     StageError
-        If there is no date, no time, or neither can be read. A time is never guessed.
+        If there is no date, no time, or neither can be read, or TIMESYS says that the time is local or a scale that
+        is not known. A time is never guessed.
     """
     word = text(header, keywords)
     if not word:
@@ -59,6 +83,8 @@ def start_of_exposure(header: Header, keywords: tuple[str, ...]) -> datetime:
             int(date[1]), int(date[2]), int(date[3]), int(time[1]), int(time[2]), tzinfo=_zone(time["zone"])
         )
         start = (start + timedelta(seconds=seconds)).astimezone(UTC)
+        if not time["zone"]:
+            start = _universal(start, text(header, ("TIMESYS",)))
     except (ValueError, OverflowError) as error:
         raise StageError(STAGE, f"{keywords[0]} {word!r} is not a date and time ({error})", _REMEDY) from error
     if not 1990 <= start.year <= 2100:

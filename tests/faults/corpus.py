@@ -248,6 +248,8 @@ def _dates(raw: _Raw) -> Iterator[tuple[str, bytes]]:
                  "0000-00-00T00:00:00", f"{day}T25:61:61", "2023-02-30T00:00:00", "hier soir", f"{day}T22:00:00+01:00",
                  "1858-11-17T00:00:00", f"{day}T22h00", "99999-01-01T00:00:00"):  # fmt: skip
         yield f"DATE-OBS = {text!r}", raw.card("DATE-OBS", f"'{text}'")
+    for text in ("LOCAL", "CEST", "TAI"):
+        yield f"TIMESYS = {text!r}", raw.added(f"TIMESYS = '{text}'")
     for text in ("45002.9", "NaN", "T"):
         yield f"DATE-OBS = {text}", raw.card("DATE-OBS", f"{text:>20}")
 

@@ -127,3 +127,27 @@ def test_a_profile_with_a_mistake_names_file_and_entry(tmp_path, capsys):
         command.begin(["--root", str(tmp_path), "--telescope", "MINE"])
     assert stop.value.code == 2
     assert "MINE.toml: site.latitude_deg" in capsys.readouterr().err
+
+
+def test_a_machine_too_busy_for_the_embedded_server_is_said(tmp_path, capsys, monkeypatch):
+    """The error is Prefect's own: its server's process is there, and answers nothing."""
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+
+    from tests.server.installation import free_port
+
+    server = SubprocessASGIServer(port=free_port())
+    monkeypatch.setattr(server, "_run_uvicorn_command", lambda: subprocess.Popen(["sleep", "60"]))
+
+    def body(*_):
+        with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 1}):
+            server.start()
+        return 0
+
+    try:
+        status = Command("flows.reduce_year", "test").run(body, ["--root", str(tmp_path)])
+    finally:
+        server.server_process.kill()
+        server.server_process.wait()
+    assert status == 75
+    assert "too busy" in capsys.readouterr().err

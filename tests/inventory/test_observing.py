@@ -30,6 +30,11 @@ KEYS = ("DATE-OBS",)
         ({"DATE-OBS": "2018-01-07T15:59:60.0"}, "2018-01-07T16:00:00+00:00"),
         ({"DATE-OBS": "2018-01-07", "TIME-OBS": "15:10:22.5"}, "2018-01-07T15:10:22.500000+00:00"),
         ({"DATE-OBS": "2018/01/07", "UT": "15:10:22"}, "2018-01-07T15:10:22+00:00"),
+        ({"DATE-OBS": "2018-01-07T15:10:22", "TIMESYS": "UTC(NIST)"}, "2018-01-07T15:10:22+00:00"),
+        ({"DATE-OBS": "2018-01-07T15:10:22", "TIMESYS": "TAI"}, "2018-01-07T15:09:45+00:00"),
+        ({"DATE-OBS": "2018-01-07T15:10:22", "TIMESYS": "GPS"}, "2018-01-07T15:10:04+00:00"),
+        ({"DATE-OBS": "2018-01-07T15:10:22.184", "TIMESYS": "tt"}, "2018-01-07T15:09:13+00:00"),
+        ({"DATE-OBS": "2018-01-07T15:10:22+01:00", "TIMESYS": "LOCAL"}, "2018-01-07T14:10:22+00:00"),
         ({"DATE-OBS": "2017-12-19", "UT-OBS": "2017-12-20T01:33:43.317-0000"}, "2017-12-20T01:33:43.317000+00:00"),
     ],
 )
@@ -46,6 +51,8 @@ def test_dates_as_headers_spell_them(cards: dict[str, str], iso: str) -> None:
         ({"DATE-OBS": "2018-01-07T25:10:22"}, "not a date and time"),
         ({"DATE-OBS": "2018-01-07Tnoon"}, "not a date and time"),
         ({"DATE-OBS": "1970-01-01T00:00:10"}, "clock was wrong"), ({"DATE-OBS": "07/01/18"}, "not a date"),
+        ({"DATE-OBS": "2018-01-07T15:10:22", "TIMESYS": "LOCAL"}, "local time"),
+        ({"DATE-OBS": "2018-01-07T15:10:22", "TIMESYS": "heure d'ete"}, "no time scale that is known"),
         ({"DATE-OBS": 58125.63}, "not a date"), ({"DATE-OBS": "9999-12-31T23:59:60"}, "not a date and time"),
     ],
 )  # fmt: skip
