@@ -334,7 +334,8 @@ def deploy(command: Command, options: Options) -> int:
     return STATUS_OK
 
 
-_ENDS = [f"prefect.flow-run.{state}" for state in ("Completed*", "Failed", "Crashed", "Cancelled")]
+_ENDS = [f"prefect.flow-run.{state}" for state in ("Completed", "CompletedWith*", "Failed", "Crashed", "Cancelled")]
+"""In an automation's pattern `*` stands for at least one character: `Completed*` alone would miss `Completed`."""
 
 
 def _automation(name: str, after: str, expect: list[str], within_s: int, state: str, message: str) -> dict[str, Any]:

@@ -88,9 +88,9 @@ class Installation:
     def get(self, path: str) -> Any:
         return self._ask(urllib.request.Request(f"{self.url}/api{path}"))
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
+    def post(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
         request = urllib.request.Request(
-            f"{self.url}/api{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self.url}/api{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
         )
         return self._ask(request)
 
