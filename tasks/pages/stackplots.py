@@ -139,7 +139,7 @@ def _photometry_plot(found: Residuals, stack: Stack, path: Path, roots: Roots) -
     half = max(0.1, 5.0 * (found.rms or 0.03))
     low, high = min(centre - half, -0.05), max(centre + half, 0.05)
     beyond = int(np.count_nonzero(chosen & ((found.difference < low) | (found.difference > high))))
-    with drawing(7.4, 3.05, above=0.25) as figure:
+    with drawing(7.4, 2.8) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, values, label in (
             (panels[0], found.mag, "PS1 magnitude"),
@@ -166,7 +166,7 @@ def _photometry_plot(found: Residuals, stack: Stack, path: Path, roots: Roots) -
             axes.set_ylim(low, high)
             faint_grid(axes)
         panels[0].set_ylabel("stack − PS1 (mag)")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="upper left", ncols=3)  # above: it would hide stars
+        panels[0].legend(loc="upper left", ncols=2)
         rms = f"scatter {found.rms:.3f} mag, " if found.rms is not None else ""
         more = f"{len(found.mag) - _MOST_STARS} fainter stars are not drawn" if len(found.mag) > _MOST_STARS else ""
         far = f"{beyond} beyond the frame" if beyond else ""
@@ -290,8 +290,11 @@ def _astrometry_plot(
 
 
 def _again(stack: Stack) -> Stack:
-    """The published stack as the validation takes it: its flux is raised already, the tie of the half is not."""
-    if stack.tie is None:
+    """The published stack as the validation takes it: its flux is raised already, the tie of the half is not.
+
+    Stars that were measured before are on the flux as it was.
+    """
+    if stack.tie is None or stack.compared is not None:
         return stack
     left = stack.tie.model_copy(update={"half_offset": stack.tie.half_offset - stack.tie.offset})
     return stack.model_copy(update={"tie": left})
