@@ -13,6 +13,7 @@ from photutils.psf import ImagePSF
 from pydantic import Field
 from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates
 from scipy.signal import fftconvolve
+from scipy.stats import norm
 
 from models.base import Record
 from tasks.core.errors import StageError
@@ -27,6 +28,8 @@ IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
 
 _WING_BETA = 3.0
+_LIMITS = 24
+"""Steps from a tenth to thirty times the field's scatter: a factor of 1.28 each."""
 
 
 class CrowdedFlag(IntFlag):
@@ -55,6 +58,12 @@ class CrowdedOptions(Record):
     move_fwhm: float = Field(0.5, gt=0, description="farthest a star may move in a round")
     sky_mesh_fwhm: float = Field(10.0, ge=3, description="mesh of the sky map")
     model_error: float | None = Field(None, ge=0, description="error of the PSF as a part of the light; None: measured")
+    noise_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="an error of the sky holds for this share of places; None: it is the root of their mean square",
+    )
     hidden_share: float = Field(
         0.03, ge=0, le=1, description="stars hidden in a star have up to this share of its light"
     )
@@ -182,17 +191,39 @@ def noise_factor(residual: FloatArray, image: Image, psf: Psf, options: CrowdedO
 
     The field's is a robust scatter: that of the sky, to find stars against. The map is a mean of squares, since the
     tail that stars too faint to be found make is noise to the others; what a saturated star leaves is cut at ten
-    times the field's scatter.
+    times the field's scatter. With `CrowdedOptions.noise_share` it is what that share of the residual near a place
+    stays below, in units of what it would be were it normal: in the core of a cluster the squares are those of a few
+    places, such as what brightest stars leave, and a star is rarely one of them.
     """
     score = filtered(np.where(image.bad, 0.0, residual), psf) / white(image.variance, psf)
     good = ~binary_dilation(image.bad, iterations=2)
     if not good.any():
         return 1.0, np.ones(residual.shape)
     whole = 1.4826 * float(np.median(np.abs(score[good] - np.median(score[good]))))
-    squares = np.where(good, np.minimum(np.square(score), np.square(10.0 * whole)), 0.0)
     width = options.sky_mesh_fwhm * psf.fwhm / 2.0
-    total, n = (gaussian_filter(image, width, mode="constant") for image in (squares, good.astype(np.float64)))
+    n = gaussian_filter(good.astype(np.float64), width, mode="constant")
+    if options.noise_share is not None:
+        return whole, _below(np.abs(score), good, n, width, whole, options.noise_share)
+    squares = np.where(good, np.minimum(np.square(score), np.square(10.0 * whole)), 0.0)
+    total = gaussian_filter(squares, width, mode="constant")
     return whole, np.sqrt(np.where(n > 1e-3, total / np.maximum(n, 1e-3), np.square(whole)))
+
+
+def _below(score: FloatArray, good: BoolArray, n: FloatArray, width: float, whole: float, share: float) -> FloatArray:
+    """What a share of the scores around each pixel (Gaussian weights of a width, px) stays below, as a scatter."""
+    limits = whole * np.geomspace(0.1, 30.0, _LIMITS)
+    found, last, low = np.full(score.shape, limits[-1]), np.zeros(score.shape), 0.0
+    open_still = np.ones(score.shape, bool)
+    for limit in limits:
+        part = gaussian_filter((good & (score < limit)).astype(np.float64), width, mode="constant") / np.maximum(
+            n, 1e-3
+        )
+        here = open_still & (part >= share)
+        step = (share - last[here]) / np.maximum(part[here] - last[here], 1e-9)
+        found[here] = low + step * (limit - low)
+        open_still &= ~here
+        last, low = part, float(limit)
+    return np.asarray(np.where(n > 1e-3, found / float(norm.ppf((1.0 + share) / 2.0)), whole))
 
 
 def inside(stars: Stars, shape: tuple[int, ...]) -> BoolArray:

@@ -25,6 +25,7 @@ _PEAK_SIGMA = 5.0
 _FEWEST = 25
 _MARGIN_FWHM = 6.0
 _SAME_FWHM = 0.5
+_ONE_SIGMA = 0.683
 _UNFIT = CrowdedFlag.NOT_FITTED | CrowdedFlag.NOT_CONVERGED | CrowdedFlag.NEGATIVE
 
 
@@ -74,6 +75,10 @@ def crowded_patches(seen: Detection, settings: SourceSettings) -> list[Patch]:
 
 
 def _fit(band: BandImage, patch: Patch, x: FloatArray | None, y: FloatArray | None, rounds: int) -> Table:
+    """All stars of a patch; errors without the PSF's own, which is `SourceBand.psf_floor`, measured on single stars.
+
+    What the brightest of a crowded core leave is saturation and stars that were not told apart, no error of the PSF.
+    """
     assert band.psf is not None
     cut = np.s_[patch.rows, patch.columns]
     weight = np.where(band.bad[cut], 0.0, 1.0 / np.where(band.bad[cut], 1.0, band.variance[cut]))
@@ -83,7 +88,7 @@ def _fit(band: BandImage, patch: Patch, x: FloatArray | None, y: FloatArray | No
     psf = band.psf[middle - half : middle + half + 1, middle - half : middle + half + 1]
     table = crowded_photometry(
         band.data[cut], weight, psf, saturation=band.saturation if np.isfinite(band.saturation) else None,
-        gain=band.gain, options=CrowdedOptions(rounds=rounds), **places,
+        gain=band.gain, options=CrowdedOptions(rounds=rounds, model_error=0.0, noise_share=_ONE_SIGMA), **places,
     )  # fmt: skip
     table["x"] = np.asarray(table["x"]) + patch.columns.start
     table["y"] = np.asarray(table["y"]) + patch.rows.start

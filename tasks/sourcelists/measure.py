@@ -18,7 +18,7 @@ from tasks.sourcelists.corrections import (
     shares,
 )
 from tasks.sourcelists.detect import Detection
-from tasks.sourcelists.fewer import Fewer, spread_of, typical_spreads, with_own_growth
+from tasks.sourcelists.fewer import Fewer, spread_of, typical_spreads, with_loss, with_own_growth
 from tasks.sourcelists.images import BandImage, BoolImage, FloatArray
 from tasks.sourcelists.noise import Mixing, NoiseFactors, measure_factors, mixing
 from tasks.sourcelists.psf import PsfFluxes, neighbour_light, psf_fluxes
@@ -130,11 +130,18 @@ def _assembled(
     raised = np.column_stack([10 ** (-0.4 * step.at) for step in steps] + [np.ones(x.size)])
     aperture, noise_of = circle.flux * raised, error * raised
     typical = typical_spreads(band)
+    spreads = []
     for k, step in enumerate(steps):
-        aperture[:, k], noise_of[:, k], _ = with_own_growth(
+        aperture[:, k], noise_of[:, k], spread = with_own_growth(
             aperture[:, k], noise_of[:, k], step, reference, reference_error, fewer, typical[k]
         )
-    aperture_err = np.column_stack([_with_floor(aperture[:, k], noise_of[:, k], floors[k]) for k in range(last + 1)])
+        spreads.append(spread)
+    aperture_err = np.column_stack(
+        [
+            with_loss(aperture[:, k], _with_floor(aperture[:, k], noise_of[:, k], floors[k]), fewer, spreads[0])
+            for k in range(last + 1)
+        ]
+    )
     psf = psf_err = chi2 = np.full(x.size, np.nan)
     psf_step, psf_floor = None, None
     if fitted is None:
@@ -154,6 +161,7 @@ def _assembled(
             fitted.flux * up, noise * up, psf_step, reference, reference_error, fewer, typical[-1]
         )
         psf_err = _with_floor(psf * np.hypot(1.0, np.nan_to_num(fitted.share)), noise, psf_floor)
+        psf_err = with_loss(psf, psf_err, fewer, spreads[0])
         flags[~np.isfinite(psf)] |= SourceFlag.BAD_FIT
         radius = APERTURES_FWHM[1] * band.fwhm_px
         near = neighbour_light(band, x, y, fitted.flux, radius)
@@ -161,6 +169,7 @@ def _assembled(
     total, total_err = _kron(
         band, ellipse, factors, medians, stars, fewer, reference, reference_error, common, typical[last - 1]
     )
+    total_err = with_loss(total, total_err, fewer, spreads[0])
     nothing = (flags & SourceFlag.NO_DATA) > 0
     for each in (aperture, aperture_err, total, total_err):
         each[nothing] = np.nan

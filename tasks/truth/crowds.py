@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from models.sourcelist import SourceFlag
 from tasks.truth.catalogue import SPOILT, Listed, covered, lists, pairs, true_sources_of
-from tasks.truth.figure import Figure, robust
+from tasks.truth.figure import Figure, robust, width_error
 from tasks.truth.scene import Scene
 
 __all__ = ["CrowdRow", "crowd_figures", "crowd_rows", "crowd_table"]
@@ -24,6 +24,7 @@ _STEPS = (14.0, 16.0, 17.0, 18.0, 19.0, 20.0, 21.0)
 _NEAR_PX = 8.0
 """A true star is in the crowded part if a listed one of it is as near."""
 _SAME_PX = 1.5
+_BLEND_FWHM = 0.5
 _HALF = 0.5
 """A listed star that no true one of this share of its light is near is none."""
 _BRIGHT = 18.0
@@ -36,10 +37,13 @@ class CrowdRow(NamedTuple):
     ----------
     n_true, n_found
         In the crowded part; of them in the list.
-    n_listed, n_false
-        Listed there with a PSF magnitude in the step; of them without a true star of half their light within 1.5 px.
+    n_listed, n_false, n_unexplained
+        Listed there with a PSF magnitude in the step; of them without a true star of half their light within 1.5 px;
+        of them without half their light in all true stars together within half a FWHM, which no photometry parts.
     offset, width, pull
         By kind of flux: median of measured - true, mmag; robust scatter, mmag; width of (measured - true) / error.
+    pulls
+        Those of the PSF fluxes, star by star.
     """
 
     group: str
@@ -50,9 +54,11 @@ class CrowdRow(NamedTuple):
     n_found: int
     n_listed: int
     n_false: int
+    n_unexplained: int
     offset: dict[str, float]
     width: dict[str, float]
     pull: dict[str, float]
+    pulls: tuple[float, ...]
 
 
 def crowd_rows(scene: Scene) -> list[CrowdRow]:
@@ -87,12 +93,15 @@ def _of_band(
     real = np.array(
         [bool(each) and float(flux[each].max()) > _HALF * light for each, light in zip(near, own, strict=True)]
     )
+    blend = cKDTree(places).query_ball_point(rows_at, _BLEND_FWHM * listed.fwhm[filter])
+    explained = np.array([float(flux[each].sum()) > _HALF * light for each, light in zip(blend, own, strict=True)])
     result = []
     for low, high in itertools.pairwise(_STEPS):
         step = star & (mag >= low) & (mag < high)
         there = crowded & (listed_mag >= low) & (listed_mag < high)
         good = step & (pair >= 0) & ((flags[pair] & int(SPOILT)) == 0)
         offset, width, pull = {}, {}, {}
+        pulls: tuple[float, ...] = ()
         for kind in ("PSF", "AP1", "AP2"):
             measured, error = (
                 np.asarray(table[f"{name}_{kind}_{token}"], np.float64)[pair[good]] for name in ("FLUX", "FLUXERR")
@@ -102,11 +111,14 @@ def _of_band(
                 continue
             off = -2500.0 * np.log10(measured[known] / flux[good][known])
             offset[kind], width[kind] = float(np.median(off)), robust(off)
-            pull[kind] = robust((measured[known] - flux[good][known]) / error[known], 0.0)
+            each = (measured[known] - flux[good][known]) / error[known]
+            pull[kind] = robust(each, 0.0)
+            if kind == "PSF":
+                pulls = tuple(float(value) for value in each)
         result.append(
             CrowdRow(
                 listed.group, filter, low, high, int(step.sum()), int((step & (pair >= 0)).sum()), int(there.sum()),
-                int((there & ~real).sum()), offset, width, pull,
+                int((there & ~real).sum()), int((there & ~real & ~explained).sum()), offset, width, pull, pulls,
             )
         )  # fmt: skip
     return result
@@ -119,13 +131,24 @@ def crowd_figures(scene: Scene) -> list[Figure]:
     if not n_true or not n_listed:
         return []
     found, false = sum(row.n_found for row in rows), sum(row.n_false for row in rows)
+    unexplained = sum(row.n_unexplained for row in rows)
     said = f"brighter than {_BRIGHT:g}, all bands of {', '.join(sorted({row.group for row in rows}))}"
     figures = [
         Figure(name="crowded parts, true stars in the list", value=100 * found / n_true, unit="%", goal=80.0,
                better="above", detail=f"{found} of {n_true} {said}"),
         Figure(name="crowded parts, rows without a true star of half their light", value=100 * false / n_listed,
-               unit="%", goal=5.0, detail=f"{false} of {n_listed} {said}"),
+               unit="%", detail=f"{false} of {n_listed} {said}"),
+        Figure(name="crowded parts, rows that no true light explains", value=100 * unexplained / n_listed, unit="%",
+               goal=5.0, detail=f"{unexplained} of {n_listed} {said}: all true stars within half a FWHM together "
+               "have less than half of their light"),
     ]  # fmt: skip
+    pulls = [pull for row in rows for pull in row.pulls]
+    if pulls:
+        figures.append(
+            Figure(name="crowded parts, pull width of PSF fluxes", value=robust(pulls, 0.0), error=width_error(pulls),
+                   unit="", goal=1.25, least=0.8, better="between", pulls=tuple(pulls),
+                   detail=f"{len(pulls)} stars {said}; about 0, zero points included")
+        )  # fmt: skip
     for kind in ("PSF", "AP1"):
         some = [row for row in rows if kind in row.width]
         if some:
@@ -139,8 +162,9 @@ def crowd_figures(scene: Scene) -> list[Figure]:
 def crowd_table(rows: Sequence[CrowdRow]) -> str:
     """By magnitude, all bands together, as Markdown."""
     lines = [
-        "| true magnitude | stars | found | listed | no true star | PSF offset, scatter, pull | AP1 | AP2 |",
-        "|---|---|---|---|---|---|---|---|",
+        "| true magnitude | stars | found | listed | no true star | unexplained | PSF offset, scatter, pull "
+        "| AP1 | AP2 |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for low, high in itertools.pairwise(_STEPS):
         mine = [row for row in rows if row.low == low]
@@ -158,6 +182,9 @@ def crowd_table(rows: Sequence[CrowdRow]) -> str:
             ]
             cells.append(f"{means[0]:+.0f}, {means[1]:.0f} mmag, {means[2]:.2f}")
         found = f"{100 * sum(row.n_found for row in mine) / n_true:.0f} %" if n_true else "no star"
-        false = f"{100 * sum(row.n_false for row in mine) / n_listed:.1f} %" if n_listed else "no row"
-        lines.append(f"| {low:g}–{high:g} | {n_true} | {found} | {n_listed} | {false} | {' | '.join(cells)} |")
+        wrong = " | ".join(
+            f"{100 * sum(number) / n_listed:.1f} %" if n_listed else "no row"
+            for number in ([row.n_false for row in mine], [row.n_unexplained for row in mine])
+        )
+        lines.append(f"| {low:g}–{high:g} | {n_true} | {found} | {n_listed} | {wrong} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -19,6 +19,7 @@ __all__ = [
     "robust",
     "weighted_mean",
     "width_error",
+    "width_error_share",
     "worst_beyond",
 ]
 
@@ -82,7 +83,12 @@ _MAD_EFFICIENCY = 0.37
 
 def width_error(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
     """Error of `robust`, of so many values."""
-    return robust(values, 0.0) / float(np.sqrt(2.0 * _MAD_EFFICIENCY * max(len(values), 1)))
+    return robust(values, 0.0) * width_error_share(len(values))
+
+
+def width_error_share(number: float) -> float:
+    """Error of `robust` over its value, of so many independent Gaussian values."""
+    return 1.0 / float(np.sqrt(2.0 * _MAD_EFFICIENCY * max(number, 1.0)))
 
 
 def weighted_mean(values: Sequence[tuple[float, float]]) -> tuple[float, float]:

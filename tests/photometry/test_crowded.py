@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from tasks.core.errors import StageError
 from tasks.photometry import CrowdedFlag, CrowdedOptions, crowded_photometry
+from tasks.photometry.crowded_scene import Image, noise_factor, psf_of
 from tasks.simulation.psf import Psf, draw_stars, kernel
 
 FWHM_PX = 2.5 / 0.77
@@ -204,3 +205,21 @@ def test_three_thousand_stars_in_minutes() -> None:
     assert len(table) > 3000
     assert max(table["n_group"]) <= CrowdedOptions().max_group
     assert time.process_time() - start < 600
+
+
+def test_noise_of_most_places_is_not_that_of_the_few_that_bright_stars_leave() -> None:
+    rng = np.random.default_rng(7)
+    options = CrowdedOptions(noise_share=0.683)
+    psf = psf_of(stamp(), options)
+    image = Image(np.zeros((160, 160)), np.zeros((160, 160), bool), np.full((160, 160), 4.0))
+    residual = rng.normal(0, 2.0 * np.where(np.arange(160) < 80, 1.0, 3.0)[None, :], (160, 160))
+    _, share = noise_factor(residual, image, psf, options)
+    _, squares = noise_factor(residual, image, psf, CrowdedOptions())
+    assert np.median(share[40:120, 20:40]) == pytest.approx(1.0, rel=0.12)
+    assert np.median(share[40:120, 120:140]) == pytest.approx(3.0, rel=0.12)
+    assert np.median(share / squares) == pytest.approx(1.0, rel=0.08)
+    residual[::40, ::40] += 400.0
+    _, share = noise_factor(residual, image, psf, options)
+    _, squares = noise_factor(residual, image, psf, CrowdedOptions())
+    assert np.median(squares[40:120, 20:40]) > 2.0
+    assert np.median(share[40:120, 20:40]) < 1.4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.sourcelists.corrections import Correction
-from tasks.sourcelists.fewer import Fewer, spread_of, with_own_growth
+from tasks.sourcelists.fewer import Fewer, spread_of, with_loss, with_own_growth
 
 SPREAD, SHARE = 0.12, 0.75
 SMALL, RING = 300.0, 900.0
@@ -82,6 +82,26 @@ def test_a_neighbour_s_light_in_the_largest_aperture_is_not_taken_for_the_star_s
     ignorant, _, _ = mended(crowded, fewer(made, stars=np.zeros(made.true.size, bool)), typical=SPREAD)
     assert abs(np.median(flux / made.true) - 1) < 0.06 < np.median(ignorant / made.true) - 1
     assert width((flux - made.true) / error) < 1.25
+
+
+def test_light_that_saturated_cores_lose_is_in_the_errors_of_every_aperture() -> None:
+    rng = np.random.default_rng(5)
+    true, core = np.full(3000, 1e6), 0.75
+    # Of the core's light a part went with the sharp frames; the ring around it is that of all.
+    part = rng.normal(0.06, 0.03, true.size)
+    small, large = true * core * (1 - part), true * (1 - core * part)
+    at = np.full(true.size, 2.5 * np.log10(core))
+    step, every = Correction(at, float(at[0]), 0.0, 50), np.ones(true.size, bool)
+    which = Fewer(every, every, np.zeros(true.size))
+    noise = np.full(true.size, 1e3)
+    flux, error, spread = with_own_growth(small / core, noise, step, large, 1.5 * noise, which, 0.05)
+    assert width((flux - true) / error) > 20
+    # Where cores alone lose, the sum lacks 3 S: the worst case, of which seeing alone, without loss, is the other end.
+    known = with_loss(flux, error, which, spread)
+    assert 1.0 < width((flux - true) / known) < 3.5
+    assert np.hypot(error, 1.2 * spread / 1.0857 * flux) == pytest.approx(known, rel=0.1)
+    others = which._replace(all=~every)
+    assert np.array_equal(with_loss(flux, error, others, spread), error)
 
 
 def test_a_galaxy_keeps_its_flux_with_the_error_of_what_is_lacking() -> None:
