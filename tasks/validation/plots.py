@@ -55,7 +55,8 @@ def plot_validation(
         _draw(figure.subplots(1, 2, sharey=True), stack, found, verdict)
     layout = figure.get_layout_engine()
     if layout is not None:  # now: Matplotlib would draw it all once for that and throw it away
-        layout.execute(figure)
+        if figure.axes:  # it warns of a figure that holds words alone
+            layout.execute(figure)
         figure.set_layout_engine(None)
     with writing(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
