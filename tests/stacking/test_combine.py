@@ -7,12 +7,11 @@ import pickle
 
 import numpy as np
 import pytest
-import sep
 from astropy.io import fits
 from astropy.wcs import WCS
 
 from models.base import FileRef
-from models.frame import ColourTerm, MaskBit
+from models.frame import ColourTerm
 from models.settings import StackSettings
 from models.stack import Grid, ScaledFrame, Selection, StackNoise, StackPsf, StackTie, StackValidation, stack_paths
 from models.telescope import load_telescope
@@ -23,16 +22,14 @@ from tasks.stacking import (
     combine,
     common_grid,
     depth,
-    empty_aperture_sigma,
     finish_stack,
-    measure_noise,
     overlap_px,
     stack_colour,
 )
 from tasks.stacking.coadd import coadd
 from tasks.stacking.combine import SwarpOptions, write_inputs
 from tasks.stacking.heads import head_wcs, swarp_head
-from tasks.stacking.weights import frame_weight, make_weights, spared_cores
+from tasks.stacking.weights import make_weights
 from tests.stacking.sky import Shot, make_roots, moffat, stars, take
 
 T120 = load_telescope("T120")
@@ -381,57 +378,6 @@ def test_relative_scale_is_said_and_has_no_zero_point(roots, field, made):
     assert depth(stack, None, None, roots) is None
 
 
-def test_saturated_core_keeps_its_weight_only_where_nobody_sees_it(roots, sky):
-    bright = sky[:2].copy()
-    bright["MAG"] = [11.0, 15.0]
-    long = [take(Shot(f"s{i}", exptime=100, dither=DITHERS[i], noise=False), bright, roots) for i in range(2)]
-    short = take(Shot("s9", exptime=2, dither=DITHERS[3], noise=False), bright, roots)
-    masks = {}
-    for frame in (*long, short):
-        with fits.open(roots.of(frame.frame.reduced.file)) as hdus:
-            masks[frame.frame.raw.name] = np.array(hdus["MASK"].data)
-    assert masks["s0"].any()
-    assert not masks["s9"].any()
-    alone = spared_cores([masks["s0"], masks["s1"]], long, roots)
-    assert (alone[0] == (masks["s0"] != 0)).all(), "saturated in both: both keep their core"
-    helped = spared_cores([masks["s0"], masks["s1"], masks["s9"]], [*long, short], roots)
-    assert not any(spared.any() for spared in helped), "the short exposure shows the core"
-    away = take(Shot("s8", exptime=2, centre=(133.4, 12.3), noise=False), bright, roots)
-    elsewhere = spared_cores([masks["s0"], masks["s9"]], [long[0], away], roots)
-    assert (elsewhere[0] == (masks["s0"] != 0)).all(), "a frame of another place shows nothing"
-
-
-def test_a_bleed_is_never_spared_and_of_a_core_what_no_frame_shows(roots, sky):
-    """The long frame bleeds 60 px, the short one is saturated in the core alone: its clean rows take over."""
-    long, short = (take(Shot(name, noise=False), sky[:1], roots) for name in ("b0", "b1"))
-    masks = [np.zeros((256, 256), np.uint8) for _ in range(2)]
-    masks[0][100:160, 128:130] = np.uint8(MaskBit.SATURATED)
-    masks[0][160:163, 128:130] = np.uint8(MaskBit.BLEED)
-    masks[0][97:104, 125:132] = np.uint8(MaskBit.SATURATED)
-    masks[1][99:102, 127:131] = np.uint8(MaskBit.SATURATED)
-    spared = spared_cores(masks, [long, short], roots)
-    assert spared[0][99:102, 127:131].all(), "nobody sees the core"
-    assert not spared[0][106:].any()
-    assert (spared[1] == (masks[1] != 0)).all(), "the short frame is all there is of the core"
-    alone = spared_cores(masks[:1], [long], roots)[0]
-    assert alone[97:104, 125:132].all()
-    assert not alone[106:].any(), "under a bleed that no frame lacks there is no data"
-
-
-def test_frame_weight_is_the_flat_where_the_pixel_is_good():
-    mask = np.zeros((8, 8), np.uint8)
-    mask[1, 1], mask[2, 2], mask[3, 3], mask[4, 4] = 1, 2, 2, 2 + 8
-    spared = np.zeros((8, 8), bool)
-    spared[3, 3] = spared[4, 4] = True
-    flat = np.full((8, 8), 0.9, np.float32)
-    flat[6, 6] = np.nan
-    weight = frame_weight(mask, flat, spared)
-    assert weight.dtype == np.float32
-    assert (weight[[1, 2, 4, 6], [1, 2, 4, 6]] == 0).all()
-    assert weight[3, 3] == np.float32(0.9)
-    assert frame_weight(mask, None, spared)[0, 0] == 1.0
-
-
 @pytest.mark.tools
 def test_finished_stack_is_published_with_what_was_measured(roots, made):
     _, stack = made
@@ -514,51 +460,3 @@ def test_swarp_that_fails_names_its_log(roots, field):
             combine(choose(field[:2], group="broken"), grid, roots, T120, SETTINGS)
     finally:
         path.write_bytes(content)
-
-
-def test_empty_apertures_measure_correlated_noise():
-    rng = np.random.default_rng(11)
-    from scipy.ndimage import gaussian_filter
-
-    white = rng.normal(0, 1, (600, 600))
-    smooth = gaussian_filter(white, 1.0, mode="wrap").astype(np.float32)
-    image = smooth.copy()
-    for x, y in rng.uniform(20, 580, (60, 2)):
-        image[int(y) - 15 : int(y) + 16, int(x) - 15 : int(x) + 16] += 50 * moffat((31, 31), 15, 15, 4.0)
-    weight = np.ones((600, 600), np.float32)
-    weight[:30] = 0
-    sigma, count = empty_aperture_sigma(image, weight, 4.0)
-    rows, columns = (axis.ravel().astype(float) for axis in np.mgrid[20:580:9, 20:580:9])
-    truth = np.std(sep.sum_circle(np.ascontiguousarray(smooth), columns, rows, 4.0, subpix=0)[0])
-    assert count > 200
-    assert sigma == pytest.approx(truth, rel=0.1)
-    assert sigma > 1.8 * np.std(smooth) * np.sqrt(np.pi * 16), "neighbours correlate"
-
-
-def test_no_empty_sky_no_depth():
-    assert empty_aperture_sigma(np.ones((50, 50), np.float32), np.zeros((50, 50), np.float32), 4.0) is None
-
-
-@pytest.mark.parametrize(("calibrated", "scale"), [(True, 1.0), (False, 3.0)])
-def test_the_noise_of_a_stack_is_what_its_cards_say(calibrated, scale):
-    """Correlated noise, deeper on one half, sources all over: apertures elsewhere have the noise that is predicted."""
-    rng = np.random.default_rng(12)
-    from scipy.ndimage import gaussian_filter
-
-    depth_map = np.where(np.arange(600)[None, :] < 300, 1.0, 0.6) * np.ones((600, 1))
-    image = gaussian_filter(rng.normal(0, 1, (600, 600)), 0.6) * depth_map * scale
-    empty = image.copy()
-    for x, y in rng.uniform(20, 580, (80, 2)):
-        image[int(y) - 15 : int(y) + 16, int(x) - 15 : int(x) + 16] += scale * 40 * moffat((31, 31), 15, 15, 4.0)
-    weight = (7.0 / depth_map**2).astype(np.float32)
-    noise = measure_noise(image.astype(np.float32), weight, 4.0, 0.77, calibrated)
-    assert noise.inverse_variance * 7.0 == pytest.approx(1 / np.std(empty[:, :300]) ** 2, rel=0.06)
-    rows, columns = (axis.ravel().astype(float) for axis in np.mgrid[15:585:11, 15:585:11])
-    sums, _, _ = sep.sum_circle(np.ascontiguousarray(empty), columns, rows, 4.0, subpix=0)
-    variance = np.ascontiguousarray(1.0 / (noise.inverse_variance * weight.astype(float)))
-    white, _, _ = sep.sum_circle(variance, columns, rows, 4.0, subpix=0)
-    assert np.std(sums / np.sqrt(white)) / noise.correlation == pytest.approx(1.0, abs=0.1)
-    assert noise.correlation > 1.3
-    in_one_arcsec = noise.aperture_sigma / np.sqrt(np.pi * (4.0 * 0.77) ** 2)
-    expected = 30 - 2.5 * np.log10(in_one_arcsec) if calibrated else None
-    assert noise.surface_brightness == (pytest.approx(expected) if calibrated else None)
