@@ -19,6 +19,13 @@ from models.base import Roots
 REPO = Path(__file__).resolve().parents[1]
 
 
+_OURS = {
+    "OHP_CATALOG_MODE": "offline",
+    "OHP_SIMBAD_URLS": "",  # no test asks the world for names, be it online otherwise
+    "PREFECT_SERVER_API_PORT": "4",
+}
+
+
 class Demo(NamedTuple):
     """A finished demo and what it printed."""
 
@@ -45,7 +52,7 @@ def run(*arguments: str, home: Path, timeout: float = 900, **environment: str) -
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=REPO,
-        env=clean | {"HOME": str(home), "OHP_CATALOG_MODE": "offline", "PREFECT_SERVER_API_PORT": "4"} | environment,
+        env=clean | _OURS | {"HOME": str(home)} | environment,
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -25,7 +25,7 @@ from tasks.core.files import ref, writing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BLUE", "GREEN", "GREY", "INK", "ORANGE", "band_style", "drawing", "faint_grid", "save_svg"]
+__all__ = ["BLUE", "GREEN", "GREY", "INK", "LEGEND", "ORANGE", "band_style", "drawing", "faint_grid", "save_svg"]
 
 INK = "#010203"
 """Stands for the colour of text and axes until the file is written: there it becomes the page's own."""
@@ -35,6 +35,9 @@ BLUE = "#010204"
 
 ORANGE, GREEN, GREY = "#d55e00", "#009e73", "#808080"
 """Of Okabe & Ito (2008), told apart by everybody; 3:1 against white and against the dark page."""
+
+LEGEND = 0.25
+"""Inches that a legend of one line takes above the axes."""
 
 _BANDS = {
     "B": ("#0072b2", "o"), "g": ("#009e73", "s"), "V": ("#56b4e9", "^"), "r": ("#d55e00", "D"), "R": ("#cc79a7", "v"),

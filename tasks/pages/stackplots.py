@@ -22,7 +22,7 @@ from models.stack import Stack, StackPsf
 from models.telescope import Telescope
 from tasks.catalogs import at_epoch, read_cone
 from tasks.core.errors import StageError
-from tasks.pages.drawing import BLUE, GREEN, INK, ORANGE, drawing, faint_grid, save_svg
+from tasks.pages.drawing import BLUE, GREEN, INK, LEGEND, ORANGE, drawing, faint_grid, save_svg
 from tasks.stacking import StackView
 from tasks.validation import Residuals, residuals
 
@@ -139,7 +139,7 @@ def _photometry_plot(found: Residuals, stack: Stack, path: Path, roots: Roots) -
     half = max(0.1, 5.0 * (found.rms or 0.03))
     low, high = min(centre - half, -0.05), max(centre + half, 0.05)
     beyond = int(np.count_nonzero(chosen & ((found.difference < low) | (found.difference > high))))
-    with drawing(7.4, 2.8) as figure:
+    with drawing(7.4, 3.0, above=LEGEND) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, values, label in (
             (panels[0], found.mag, "PS1 magnitude"),
@@ -166,7 +166,7 @@ def _photometry_plot(found: Residuals, stack: Stack, path: Path, roots: Roots) -
             axes.set_ylim(low, high)
             faint_grid(axes)
         panels[0].set_ylabel("stack − PS1 (mag)")
-        panels[0].legend(loc="upper left", ncols=2)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", ncols=3)
         rms = f"scatter {found.rms:.3f} mag, " if found.rms is not None else ""
         more = f"{len(found.mag) - _MOST_STARS} fainter stars are not drawn" if len(found.mag) > _MOST_STARS else ""
         far = f"{beyond} beyond the frame" if beyond else ""

@@ -11,14 +11,11 @@ from matplotlib.axes import Axes
 
 from models.base import Roots
 from models.page import PageFrame, Picture
-from tasks.pages.drawing import GREY, INK, ORANGE, band_style, drawing, faint_grid, save_svg
+from tasks.pages.drawing import GREY, INK, LEGEND, ORANGE, band_style, drawing, faint_grid, save_svg
 
 __all__ = ["group_timeline", "night_timeline"]
 
 _MOST_LABELS = 24
-_LEGEND = 0.25
-"""Inches above the axes."""
-
 _ROOM = 0.12
 """Above and below the marks, as a share of what they span: no mark is cut."""
 
@@ -77,7 +74,7 @@ def group_timeline(group: str, frames: Sequence[PageFrame], path: Path, roots: R
     if not frames:
         return None
     places, strips = _strips(frames)
-    with drawing(7.6, 4.4, above=_LEGEND) as figure:
+    with drawing(7.6, 4.4, above=LEGEND) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         _points(upper, frames, places, "seeing_arcsec", label=True)
         _points(lower, frames, places, "zp", label=False)
@@ -114,7 +111,7 @@ def night_timeline(night: str, frames: Sequence[PageFrame], path: Path, roots: R
     hours = {frame.label: (frame.mjd - start) * 24.0 for frame in frames}
     words = {"reduced": "solved"}
     counts = {words.get(name, name): sum(frame.status == name for frame in frames) for name in _LANES}
-    with drawing(7.6, 4.6, above=_LEGEND) as figure:
+    with drawing(7.6, 4.6, above=LEGEND) as figure:
         bars, points, seeing = figure.subplots(3, 1, sharex=True, height_ratios=(1.3, 1.0, 1.0))
         for band in sorted({frame.filter for frame in frames}, key=str.casefold):
             colour, marker = band_style(band)

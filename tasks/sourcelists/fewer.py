@@ -19,8 +19,9 @@ _PSF_RADIUS = 0.7
 """Circle (FWHM) whose light follows the seeing as the PSF flux does."""
 _SAME = 5.0
 _OUTLIER = 6.0
-_LOSS = 1.3
-"""Of light that the largest aperture lacks, over the spread of the smallest's growth (M51 of the demo: 0.9 to 2.2)."""
+_LOSS = 0.7
+"""Of light that the largest aperture lacks, over the spread of the smallest's growth: on eight simulated fields (seeds 1,
+51, 52, 53; stars of 14 to 18 mag) 0.3 to 1.0, half of them below 0.7."""
 
 
 class Fewer(NamedTuple):

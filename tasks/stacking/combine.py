@@ -220,9 +220,12 @@ def _read_result(folder: Path, grid: Grid, stem: str = "coadd") -> tuple[FloatIm
 def _loss_note(loss: LightLoss | None, how: str) -> str:
     if loss is None:
         return f"too few stars to see what the {how} loses of their light: nothing restored"
+    verb, undone, light = (
+        ("loses", "restored", "brighter") if loss.magnitude >= 0 else ("gains", "taken back", "fainter")
+    )
     return (
-        f"the {how} loses {loss.magnitude:+.4f} +- {loss.error:.4f} mag of the stars' light ({loss.n_stars} stars, "
-        "against the weighted mean); restored, so smooth extended light is brighter by as much"
+        f"the {how} {verb} {abs(loss.magnitude):.4f} +- {loss.error:.4f} mag of the stars' light ({loss.n_stars} "
+        f"stars, against the weighted mean); {undone}, so smooth extended light is {light} by as much"
     )
 
 

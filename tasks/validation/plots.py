@@ -52,7 +52,9 @@ def plot_validation(
         # A dollar sign in a reason begins no formula.
         figure.text(0.5, 0.5, verdict.reason, ha="center", va="center", wrap=True, fontsize=11, parse_math=False)
     else:
-        _draw(figure.subplots(1, 2, sharey=True), stack, found, verdict)
+        axes = figure.subplots(1, 2, sharey=True)
+        _draw(axes, stack, found, verdict)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
     layout = figure.get_layout_engine()
     if layout is not None:  # now: Matplotlib would draw it all once for that and throw it away
         if figure.axes:  # it warns of a figure that holds words alone
@@ -90,7 +92,6 @@ def _draw(axes: np.ndarray, stack: Stack, found: Residuals, verdict: StackValida
         axis.set_ylim(low, high)
         axis.grid(alpha=0.2)
     axes[0].set_ylabel("stack − PS1, colour term applied (mag)")
-    axes[0].legend(loc="upper left", fontsize=8)
     lines = [f"colour term {found.colour_term:+.3f} ({found.colour_source})"]
     if verdict.zp_rms is not None and verdict.zp_err is not None:
         lines.insert(0, f"rms {verdict.zp_rms:.3f}, error of the offset {verdict.zp_err:.4f} mag")

@@ -129,7 +129,7 @@ def test_not_one_byte_of_the_raw_tree_changed(night):
 
 
 @pytest.fixture(scope="module")
-def poor(campaign, tmp_path_factory):
+def poor(campaign, beside, tmp_path_factory):
     """No bias, one g frame, two r frames, no catalogue; then the catalogues arrive."""
     root, home = tmp_path_factory.mktemp("poor") / "data", tmp_path_factory.mktemp("home")
     shutil.copytree(campaign.roots.raw, root / "raw")
@@ -144,11 +144,11 @@ def poor(campaign, tmp_path_factory):
                 path.unlink()
             else:
                 kept[filter] -= 1
-    first = run("flows.reduce_year", "2023", "--root", str(root), home=home)
+    first = run("flows.reduce_year", "2023", "--root", str(root), home=home, **beside)
     early = rows(root, "2023/T120/astrometry/astrom_report.json")
     shutil.copytree(campaign.roots.catalogs, root / "catalogs", dirs_exist_ok=True)
-    second = run("flows.reduce_year", "2023", "--root", str(root), home=home)
-    stacked = run("flows.stack_target", "M67", "--root", str(root), home=home)
+    second = run("flows.reduce_year", "2023", "--root", str(root), home=home, **beside)
+    stacked = run("flows.stack_target", "M67", "--root", str(root), home=home, **beside)
     return root, home, first, early, second, stacked
 
 
@@ -186,16 +186,16 @@ def test_a_filter_with_one_frame_is_not_stacked_and_the_other_is(poor):
     assert "M67_g" in stacked.stdout
 
 
-def test_a_group_without_frames_is_one_clear_line(poor):
+def test_a_group_without_frames_is_one_clear_line(poor, beside):
     root, home = poor[:2]
-    answer = run("flows.stack_target", "M13", "--root", str(root), home=home)
+    answer = run("flows.stack_target", "M13", "--root", str(root), home=home, **beside)
     assert answer.returncode == 2
     assert "no frame of M13 in 2023; frames show M67 (3)" in answer.stderr
 
 
-def test_a_year_without_frames_names_the_years_there_are(poor):
+def test_a_year_without_frames_names_the_years_there_are(poor, beside):
     root, home = poor[:2]
-    answer = run("flows.reduce_year", "2024", "--root", str(root), home=home)
+    answer = run("flows.reduce_year", "2024", "--root", str(root), home=home, **beside)
     assert answer.returncode == 2
     assert "no raw frames of 2024" in answer.stderr
     assert "2023" in answer.stderr
@@ -208,7 +208,7 @@ def test_stacking_before_reducing_says_what_comes_first(tmp_path):
     assert "Traceback" not in answer.stderr
 
 
-def test_a_swarp_that_dies_is_a_record_and_not_the_end(poor, tmp_path):
+def test_a_swarp_that_dies_is_a_record_and_not_the_end(poor, beside, tmp_path):
     """Status 1, since the only stack could not be made; the report and the page say why."""
     import os
 
@@ -218,8 +218,9 @@ def test_a_swarp_that_dies_is_a_record_and_not_the_end(poor, tmp_path):
     fake.write_text('#!/bin/bash\n[ "$1" = --version ] && { echo "SWarp version 9.9.9"; exit 0; }\nkill -SEGV $$\n')
     fake.chmod(0o755)
     answer = run(
-        "flows.stack_target", "M67", "--root", str(root), home=home, PATH=f"{fake.parent}:{os.environ['PATH']}"
-    )
+        "flows.stack_target", "M67", "--root", str(root), home=home, **beside,
+        PATH=f"{fake.parent}:{os.environ['PATH']}",
+    )  # fmt: skip
     assert answer.returncode == 1, answer.stdout + answer.stderr
     assert "died of SIGSEGV" in answer.stdout
     assert "Traceback" not in answer.stdout + answer.stderr

@@ -41,6 +41,11 @@ class Real(NamedTuple):
     stacked: Answer | None
     before: dict[str, tuple[str, int]]
 
+    @property
+    def n(self) -> int:
+        """Of raw frames."""
+        return len(self.before)
+
     def rows(self, report: str) -> list[dict]:
         return json.loads((self.roots.data / report).read_text(encoding="utf-8"))["rows"]
 
@@ -59,31 +64,37 @@ def tycho2() -> Path:
     return found[0].parent
 
 
-def _copied(frames: Path, pattern: str, raw: Path) -> None:
+def _copied(frames: Path, pattern: str, raw: Path, every: int = 1) -> None:
     raw.mkdir(parents=True)
-    for frame in sorted(frames.glob(pattern)):
+    for frame in sorted(frames.glob(pattern))[::every]:
         shutil.copyfile(frame, raw / frame.name)
 
 
-@pytest.fixture(scope="module")
-def hatp32(shared: Path, tycho2: Path, tmp_path_factory: pytest.TempPathFactory) -> Real:
-    """24 frames of HAT-P-32, reduced and stacked (about two minutes)."""
+@pytest.fixture(scope="module", params=[3, pytest.param(1, marks=pytest.mark.slow)], ids=["every third", "all"])
+def hatp32(
+    shared: Path,
+    tycho2: Path,
+    beside: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Real:
+    """The night of HAT-P-32, a frame every 18 minutes, reduced and stacked (all 24: about two minutes)."""
     home, root = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("hatp32")
-    _copied(shared / "real" / "hatp32", "*.FITS", root / "raw" / "hatp32")
+    _copied(shared / "real" / "hatp32", "*.FITS", root / "raw" / "hatp32", request.param)
     install("MICRO", root)
     write("pipeline.toml", root)
     write("targets.toml", root)
     before = snapshot(root / "raw")
     common = ("--root", str(root), "--telescope", "MICRO")
-    index = {"OHP_ASTROMETRY_INDEX_DIR": str(tycho2)}
-    reduced = run("flows.reduce_year", "2017", *common, home=home, **index)
-    stacked = run("flows.stack_target", "hat-p-32", *common, home=home, **index)
+    given = beside | {"OHP_ASTROMETRY_INDEX_DIR": str(tycho2)}
+    reduced = run("flows.reduce_year", "2017", *common, home=home, **given)
+    stacked = run("flows.stack_target", "hat-p-32", *common, home=home, **given)
     return Real(Roots(data=root, raw=root / "raw"), reduced, stacked, before)
 
 
 @pytest.fixture(scope="module")
 def frames(hatp32: Real) -> list[FrameRecord]:
-    """The 24 frames' records, in the order of time."""
+    """The frames' records, in the order of time."""
     telescope = install("MICRO", hatp32.roots.data)
     records = read_years(hatp32.roots, telescope)[2017]
     return sorted(records, key=lambda record: record.raw.date_obs)
@@ -99,9 +110,10 @@ def test_hatp32_runs_to_its_end(hatp32: Real) -> None:
 
 def test_hatp32_says_what_is_not_calibrated(hatp32: Real, frames: list[FrameRecord]) -> None:
     said = hatp32.reduced.stdout
-    assert "24 of 24 science frames (all without bias, all without flat)" in said
-    assert "24 NO_PS1_BAND" in said
-    assert len(frames) == 24
+    assert hatp32.n in (8, 24)
+    assert f"{hatp32.n} of {hatp32.n} science frames (all without bias, all without flat)" in said
+    assert f"{hatp32.n} NO_PS1_BAND" in said
+    assert len(frames) == hatp32.n
     for record in frames:
         assert record.reduced is not None
         assert record.reduced.bias is None
@@ -120,7 +132,7 @@ def test_hatp32_says_what_is_not_calibrated(hatp32: Real, frames: list[FrameReco
 
 def test_hatp32_is_found_on_every_frame(hatp32: Real, frames: list[FrameRecord]) -> None:
     rows = hatp32.rows("2017/MICRO/astrometry/astrom_report.json")
-    assert [row["status"] for row in rows] == ["OK"] * 24
+    assert [row["status"] for row in rows] == ["OK"] * hatp32.n
     assert all(row["group"] == "HAT-P-32" for row in rows)
     assert all(5.1 < row["pixel_scale"] < 5.25 for row in rows)
     assert all("Gaia not asked" in row["reason"] for row in rows)
@@ -129,10 +141,10 @@ def test_hatp32_is_found_on_every_frame(hatp32: Real, frames: list[FrameRecord])
     centres = np.array([[r.solved.solution.ra, r.solved.solution.dec] for r in frames if r.solved])
     away = (centres - HATP32) * [np.cos(np.radians(HATP32[1])) * 60, 60]
     assert (np.abs(away) < half).all(), "HAT-P-32 is on every frame"
-    # One frame every 18 minutes: the mount drifts west at an even pace, without jumps.
+    # The mount drifts west at an even pace, without jumps: less than 2.5' in 18 minutes.
     steps = np.diff(away, axis=0)
     assert (steps[:, 0] < 0).all()
-    assert np.hypot(*steps.T).max() < 2.5
+    assert np.hypot(*steps.T).max() < 2.5 * 24 / hatp32.n
     turn = np.array([r.solved.solution.rotation_deg for r in frames if r.solved])
     assert (np.diff(turn) < 0.05).all()
     assert 0.5 < turn[0] - turn[-1] < 1.5
@@ -151,11 +163,11 @@ def test_hatp32_frames_agree_with_each_other(hatp32: Real, frames: list[FrameRec
         north.append((dec - HATP32[1]) * 3600)
         owner.append(np.full(len(table), i))
     positions = [np.column_stack(pair) for pair in zip(east, north, strict=True)]
-    middle = cKDTree(positions[12])
+    middle = cKDTree(positions[hatp32.n // 2])
     for seen in positions:
         distance, star = middle.query(seen, distance_upper_bound=1.5 * 5.17)
         both = np.isfinite(distance)
-        delta = (seen[both] - positions[12][star[both]]) / 5.17
+        delta = (seen[both] - positions[hatp32.n // 2][star[both]]) / 5.17
         assert both.sum() > 100
         assert np.abs(np.median(delta, axis=0)).max() < 0.05
         assert np.sqrt(np.mean(delta**2, axis=0)).max() < 0.2
@@ -166,11 +178,11 @@ def test_hatp32_stack(hatp32: Real) -> None:
     with fits.open(folder / "HAT-P-32_Clear.fits") as hdus:
         hdus.verify("exception")
         header, image = hdus[0].header, hdus[0].data
-    assert header["NCOMBINE"] == 24
+    assert header["NCOMBINE"] == hatp32.n
     assert header["PHOTCAL"] == "RELATIVE"
     assert "PHOTZP" not in header
     row = hatp32.rows("stacks/stack_all_report_MICRO.json")[0]
-    assert (row["n_combined"], row["n_rejected"], row["depth_5sigma"]) == (24, 0, None)
+    assert (row["n_combined"], row["n_rejected"], row["depth_5sigma"]) == (hatp32.n, 0, None)
     assert "relative scale only" in row["reason"]
     assert "uniform weight, no flat: all frames" in row["reason"]
     check = hatp32.rows("stacks/phot_check_report_MICRO.json")[0]
@@ -190,33 +202,34 @@ def test_hatp32_stack(hatp32: Real) -> None:
 
 def test_hatp32_stars_of_the_stack_are_as_round_as_on_the_frames(hatp32: Real, frames: list[FrameRecord]) -> None:
     widths = [record.psf.fwhm_arcsec for record in frames if record.psf]
-    assert len(widths) == 24
+    assert len(widths) == hatp32.n
     row = hatp32.rows("stacks/stack_psf_report_MICRO.json")[0]
     assert row["fwhm_arcsec"] < 1.15 * np.median(widths)
-    assert row["ellipticity"] < 0.15
+    if hatp32.n == 24:  # of eight frames, pixels of 5.2'' are seen in too few places within a star
+        assert row["ellipticity"] < 0.15
     # Of some 500: the telescope drifts by 20', and only stars that most frames show count.
     assert row["n_stars"] > 50
 
 
 def test_hatp32_page(hatp32: Real) -> None:
     assert hatp32.stacked is not None
-    assert "24 by common stars, without Gaia" in hatp32.stacked.stdout
+    assert f"{hatp32.n} by common stars, without Gaia" in hatp32.stacked.stdout
     folder = hatp32.roots.data / "stacks" / "HAT-P-32" / "MICRO"
     page = (folder / "index.html").read_text(encoding="utf-8")
-    assert "no SCAMP run; 24 of 24 frames fitted to" in page
+    assert f"no SCAMP run; {hatp32.n} of {hatp32.n} frames fitted to" in page
     assert "PS1 has no band like Clear" in page
     assert (folder / "plots" / "HAT-P-32_Clear.png").stat().st_size > 10_000
     assert fits.getdata(folder / "HAT-P-32_Clear_psf.fits").sum() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
-def m1(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Real:
+def m1(shared: Path, beside: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Real:
     """M1 in three filters, without any catalogue."""
     home, root = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("m1")
     _copied(shared / "real" / "m1", "*.fits", root / "raw" / "m1")
     install("PROMPT5", root)
     before = snapshot(root / "raw")
-    answer = run("flows.reduce_year", "2019", "--root", str(root), "--telescope", "PROMPT5", home=home)
+    answer = run("flows.reduce_year", "2019", "--root", str(root), "--telescope", "PROMPT5", home=home, **beside)
     return Real(Roots(data=root, raw=root / "raw"), answer, None, before)
 
 

@@ -32,8 +32,8 @@ def ledger(root: Path) -> int:
 class Observatory:
     """A data root without PS1, and an archive that has it but is down."""
 
-    def __init__(self, root: Path, raw: Path, archive: Archive) -> None:
-        self.root, self.raw, self.archive = root, raw, archive
+    def __init__(self, root: Path, raw: Path, archive: Archive, beside: dict[str, str]) -> None:
+        self.root, self.raw, self.archive, self.beside = root, raw, archive, beside
 
     def command(self, *arguments: str, root: Path | None = None):
         return run(
@@ -46,11 +46,12 @@ class Observatory:
             OHP_CATALOG_MODE="online",
             OHP_PS1_URLS=self.archive.mast,
             OHP_CATALOGS__RETRIES="0",
+            **self.beside,
         )
 
 
 @pytest.fixture(scope="module")
-def waiting(campaign, tmp_path_factory):
+def waiting(campaign, beside, tmp_path_factory):
     """A year and a group made while PS1 is down."""
     root = tmp_path_factory.mktemp("waiting")
     shutil.copytree(campaign.roots.catalogs / "gaia", root / "catalogs" / "gaia")
@@ -60,7 +61,7 @@ def waiting(campaign, tmp_path_factory):
     stored = find_cone("ps1", Cone(**cone), campaign.roots)
     with Archive(read_cone(stored, campaign.roots)) as archive:
         archive.moods = ["503"]
-        there = Observatory(root, campaign.roots.raw, archive)
+        there = Observatory(root, campaign.roots.raw, archive, beside)
         year = there.command("flows.reduce_year", "2023", "--photometry-faint-mag", "19.5")
         group = there.command("flows.stack_target", "M67")
         archive.moods = ["answer"]
