@@ -20,8 +20,8 @@ _PSF_RADIUS = 0.7
 _SAME = 5.0
 _OUTLIER = 6.0
 _LOSS = 0.7
-"""Of light that the largest aperture lacks, over the spread of the smallest's growth: on eight simulated fields (seeds 1,
-51, 52, 53; stars of 14 to 18 mag) 0.3 to 1.0, half of them below 0.7."""
+"""Of light that the largest aperture lacks, over the spread of the smallest's growth: on eight simulated fields (seeds
+1, 51, 52, 53; stars of 14 to 18 mag) 0.3 to 1.0, half of them below 0.7."""
 
 
 class Fewer(NamedTuple):

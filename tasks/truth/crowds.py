@@ -40,6 +40,8 @@ class CrowdRow(NamedTuple):
     n_listed, n_false, n_unexplained
         Listed there with a PSF magnitude in the step; of them without a true star of half their light within 1.5 px;
         of them without half their light in all true stars together within half a FWHM, which no photometry parts.
+    n_clean, n_clean_unexplained
+        Of the listed and of the unexplained, those without a blemish and lacking no frame: no saturated star is near.
     offset, width, pull
         By kind of flux: median of measured - true, mmag; robust scatter, mmag; width of (measured - true) / error.
     pulls
@@ -55,6 +57,8 @@ class CrowdRow(NamedTuple):
     n_listed: int
     n_false: int
     n_unexplained: int
+    n_clean: int
+    n_clean_unexplained: int
     offset: dict[str, float]
     width: dict[str, float]
     pull: dict[str, float]
@@ -95,11 +99,13 @@ def _of_band(
     )
     blend = cKDTree(places).query_ball_point(rows_at, _BLEND_FWHM * listed.fwhm[filter])
     explained = np.array([float(flux[each].sum()) > _HALF * light for each, light in zip(blend, own, strict=True)])
+    clean = (flags & int(SPOILT | SourceFlag.FEWER_FRAMES)) == 0
     result = []
     for low, high in itertools.pairwise(_STEPS):
         step = star & (mag >= low) & (mag < high)
         there = crowded & (listed_mag >= low) & (listed_mag < high)
         good = step & (pair >= 0) & ((flags[pair] & int(SPOILT)) == 0)
+        wrong = there & ~real & ~explained
         offset, width, pull = {}, {}, {}
         pulls: tuple[float, ...] = ()
         for kind in ("PSF", "AP1", "AP2"):
@@ -118,7 +124,8 @@ def _of_band(
         result.append(
             CrowdRow(
                 listed.group, filter, low, high, int(step.sum()), int((step & (pair >= 0)).sum()), int(there.sum()),
-                int((there & ~real).sum()), int((there & ~real & ~explained).sum()), offset, width, pull, pulls,
+                int((there & ~real).sum()), int(wrong.sum()), int((there & clean).sum()), int((wrong & clean).sum()),
+                offset, width, pull, pulls,
             )
         )  # fmt: skip
     return result
@@ -142,6 +149,13 @@ def crowd_figures(scene: Scene) -> list[Figure]:
                goal=5.0, detail=f"{unexplained} of {n_listed} {said}: all true stars within half a FWHM together "
                "have less than half of their light"),
     ]  # fmt: skip
+    n_clean, clean = sum(row.n_clean for row in rows), sum(row.n_clean_unexplained for row in rows)
+    if n_clean:
+        figures.append(
+            Figure(name="crowded parts, rows without a flag that no true light explains", value=100 * clean / n_clean,
+                   unit="%", goal=5.0, detail=f"{clean} of {n_clean} {said}, without a blemish and lacking no frame: "
+                   "what saturated stars leave beside them is flagged")
+        )  # fmt: skip
     pulls = [pull for row in rows for pull in row.pulls]
     if pulls:
         figures.append(
