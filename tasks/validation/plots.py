@@ -54,7 +54,7 @@ def plot_validation(
     else:
         axes = figure.subplots(1, 2, sharey=True)
         _draw(axes, stack, found, verdict)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     layout = figure.get_layout_engine()
     if layout is not None:  # now: Matplotlib would draw it all once for that and throw it away
         if figure.axes:  # it warns of a figure that holds words alone

@@ -27,8 +27,9 @@ from tasks.stacking import (
     stack_colour,
 )
 from tasks.stacking.coadd import coadd
-from tasks.stacking.combine import SwarpOptions, write_inputs
+from tasks.stacking.combine import SwarpOptions, _loss_note, write_inputs
 from tasks.stacking.heads import head_wcs, swarp_head
+from tasks.stacking.light import LightLoss
 from tasks.stacking.weights import make_weights
 from tests.stacking.sky import Shot, make_roots, moffat, stars, take
 
@@ -364,6 +365,11 @@ def test_the_median_of_mixed_seeing_gives_its_star_light_back(roots, sky):
     (note,) = (text for text in restored.notes if "light" in text)
     assert "the median loses 0.0" in note
     assert "restored, so smooth extended light is brighter" in note
+
+
+def test_what_a_median_gains_is_no_loss():
+    assert "gains 0.0023 +- 0.0009 mag" in _loss_note(LightLoss(-0.0023, 0.0009, 117), "median")
+    assert "smooth extended light is fainter" in _loss_note(LightLoss(-0.0023, 0.0009, 117), "median")
 
 
 @pytest.mark.tools
