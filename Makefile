@@ -17,7 +17,7 @@ setup:  ## install what is missing: Debian packages, .venv from the lock file
 demo: setup  ## simulate a small campaign under demo/, reduce and stack it, show where its pages are
 	@$(PY) -m flows.demo
 
-test: setup-test  ## the tests (about a quarter of an hour on two cores)
+test: setup-test  ## the tests (20 to 25 minutes on two cores)
 	@$(PY) -m pytest -m "not slow" --durations=15 --numprocesses 2 --no-loadscope-reorder
 
 test-long: setup-test  ## all tests, the long ones too
