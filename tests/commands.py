@@ -73,6 +73,7 @@ def found(page: Path) -> tuple[list[str], list[str]]:
 _MAKE = {
     "make bench": DRY,
     "make bench SUBJECTS=holding": DRY,
+    "make bench SUBJECTS=where": DRY,
     "make clean-demo": DRY,
     "make demo": SLOW,
     "make deploy": DRY,
@@ -149,7 +150,7 @@ _OURS = {
     "python -m flows.simulate_campaign --root demo": DEMO,
     "python -m flows.simulate_campaign --root small --dry-run": CI,
     "python -m flows.simulate_campaign --root small --years 2023 --filters g,r,Ha --seed 7": SLOW,
-    "python -m flows.simulate_campaign --root m13 --years 2023 --fields M13 --filters g,r --seed 41": SLOW,
+    "python -m flows.simulate_campaign --root m13 --years 2023 --fields M13 --filters g,r --seed 43": SLOW,
     "python -m flows.simulate_campaign --root t080 --telescope T080 --years 2024 --fields M67": SLOW,
     "python -m flows.simulate_campaign --root try": SLOW,
     "python -m flows.simulate_campaign --root try --years 2024 --fields M67 --filters g,r": SLOW,

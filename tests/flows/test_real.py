@@ -207,8 +207,8 @@ def test_hatp32_stars_of_the_stack_are_as_round_as_on_the_frames(hatp32: Real, f
     assert row["fwhm_arcsec"] < 1.15 * np.median(widths)
     if hatp32.n == 24:  # of eight frames, pixels of 5.2'' are seen in too few places within a star
         assert row["ellipticity"] < 0.15
-    # Of some 500: the telescope drifts by 20', and only stars that most frames show count.
-    assert row["n_stars"] > 50
+        # Of some 500: the telescope drifts by 20', and only stars that most frames show count.
+        assert row["n_stars"] > 50
 
 
 def test_hatp32_page(hatp32: Real) -> None:
